@@ -1,0 +1,62 @@
+# Everything a checkout needs: `make demo` runs the main job, `make test` the whole suite, `make check` what is checked without running it.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+# More words for the pip call that installs torch, where another build is wanted: TORCH_ARGS="--index-url ..."
+TORCH_ARGS ?=
+# The suite measures nothing, and threads on few cores only get in each other's way.
+TEST_THREADS ?= 2
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+LOCK := requirements/dev.lock
+UV := .lock-tool
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo check test bench lock clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP)  ## a virtual environment in .venv with everything pinned
+
+# torch first and alone, so that pip takes the build that fits this machine; then the lock, each file checked against its hash and
+# nothing else drawn in; then Foreword itself, in place.
+$(STAMP): pyproject.toml $(LOCK)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Foreword needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Name another: make install PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet $(TORCH_ARGS) $(TORCH) "setuptools>=70"
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --require-hashes -r $(LOCK)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: install  ## tune a prefix on the example task and compare it with prompting (about three minutes on two cores)
+	$(BIN)/foreword demo
+
+check: install  ## style, types, walls between rooms, documentation
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest tests/docs -q
+	$(BIN)/mkdocs build --strict --quiet --site-dir $(VENV)/site
+
+test: install  ## the whole suite
+	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -q
+
+bench: install  ## the benchmarks, each beside its peer (long)
+	$(BIN)/python -m benchmarks.tuning
+
+lock:  ## write requirements/dev.lock anew from pyproject.toml
+	$(PYTHON) -m venv $(UV)
+	$(UV)/bin/python -m pip install --disable-pip-version-check --quiet uv
+	echo "$(TORCH)" > $(UV)/constraint.txt
+	$(UV)/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
+		--constraint $(UV)/constraint.txt --no-emit-package torch --no-emit-package setuptools \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet --output-file $(LOCK)
+	rm -rf $(UV)
+
+clean:  ## remove the virtual environment and what was built
+	rm -rf $(VENV) site dist .pytest_cache .ruff_cache .hypothesis

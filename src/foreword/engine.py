@@ -1,0 +1,124 @@
+"""What an engine is: one frozen model, and what can be done with it. Concrete ones live in `engines/`.
+
+Axes: L layer, H KV head, N virtual position, D head dimension.
+
+This file reaches no torch: rooms that only serve or account import it freely. An engine says what it
+can do by the protocols that it meets; callers ask with `isinstance`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from foreword.prefix.header import Fingerprint, Geometry, PromptFormat
+from foreword.types import Completion, Message, Sampling
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from foreword.prefix.artifact import Prefix
+
+Conversation = Sequence[Message]
+Progress = Callable[[int], None]
+"""Called with the number of items just finished."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One prompt and the token sequences that may follow it, each judged on its own.
+
+    The prompt is computed once however many targets follow it.
+    """
+
+    prompt: tuple[int, ...]
+    targets: tuple[tuple[int, ...], ...]
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A loaded model."""
+
+    @property
+    def name(self) -> str:
+        """The name it was loaded by."""
+        ...
+
+    @property
+    def window(self) -> int:
+        """Positions the model can attend, prefix included."""
+        ...
+
+
+@runtime_checkable
+class Generates(Engine, Protocol):
+    """Answers conversations."""
+
+    def generate(
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        prefix: Prefix | None = None,
+        sampling: Sampling = ...,
+        progress: Progress | None = None,
+    ) -> list[Completion]:
+        """One answer per conversation, in order."""
+        ...
+
+    def stream(self, conversation: Conversation, *, prefix: Prefix | None = None, sampling: Sampling = ...) -> Iterator[str]:
+        """The answer to one conversation, piece by piece."""
+        ...
+
+
+@runtime_checkable
+class TakesPrefix(Engine, Protocol):
+    """Puts a prefix before the prompt, and makes exact ones from tokens."""
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What identifies the model, tokenizer and chat template."""
+        ...
+
+    @property
+    def geometry(self) -> Geometry:
+        """Shape of a position's keys and values."""
+        ...
+
+    def check(self, prefix: Prefix) -> None:
+        """Raises `PrefixMismatch` when the prefix was made for another model."""
+        ...
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of a plain text; special tokens that appear in it stay plain text."""
+        ...
+
+    def render(self, conversation: Conversation, *, prompt_format: PromptFormat = "full") -> tuple[int, ...]:
+        """Token ids of a conversation up to where the answer starts, through the chat template."""
+        ...
+
+    def read(self, token_ids: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Exact `key_LHND`, `value_LHND` of a token sequence at positions 0..N-1, keys after rotary encoding."""
+        ...
+
+
+@runtime_checkable
+class Differentiable(TakesPrefix, Protocol):
+    """Gives the log-probability of targets as a function of a prefix's keys and values."""
+
+    @property
+    def module(self) -> Any:
+        """The underlying torch module, frozen."""
+        ...
+
+    @property
+    def tokenizer(self) -> Any:
+        """The underlying tokenizer."""
+        ...
+
+    def target_log_probs(self, rows: Sequence[Row], key_LHND: Tensor | None = None, value_LHND: Tensor | None = None) -> Tensor:
+        """Log-probability of every target token, flat: rows in order, targets in order, tokens in order.
+
+        Gradients flow to the prefix tensors where they require them; never to a weight.
+        """
+        ...

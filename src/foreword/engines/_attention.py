@@ -1,0 +1,88 @@
+"""Grouped-query attention as three matrix products, for prefix training on short rows.
+
+Axes: B batch, H query head, G KV head, R query heads per KV head, T query token, S key token, D head dim.
+
+Why not torch's fused kernel: on the CPU its backward with a mask took a third of a training step (measured,
+`docs/lab-notes.md`). Rows here are short, so the score matrix is small and the products run at full speed.
+Long rows without gradients still take the fused kernel, which never holds the T × S matrix.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+NAME = "foreword_grouped"
+LARGEST_SCORES = 1 << 22
+"""Scores per head above which a forward pass without gradients takes the fused kernel."""
+
+
+class _GroupedAttention(torch.autograd.Function):
+    """softmax(q kᵀ · scale + mask) v with the probabilities kept for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, query_BHTD: Tensor, key_BGSD: Tensor, value_BGSD: Tensor, mask_B1TS: Tensor, scale: float) -> Tensor:
+        B, H, T, D = query_BHTD.shape
+        G, S = key_BGSD.shape[1:3]
+        query = (query_BHTD * scale).reshape(B * G, (H // G) * T, D)
+        key = key_BGSD.reshape(B * G, S, D)
+        value = value_BGSD.reshape(B * G, S, D)
+        scores = torch.bmm(query, key.transpose(1, 2)).view(B, G, H // G, T, S)
+        weights = torch.softmax(scores + mask_B1TS[:, :, None], dim=-1).view(B * G, (H // G) * T, S)
+        ctx.save_for_backward(query, key, value, weights)
+        ctx.scale, ctx.query_shape, ctx.key_shape = scale, query_BHTD.shape, key_BGSD.shape
+        return torch.bmm(weights, value).view(B, H, T, D)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        query, key, value, weights = ctx.saved_tensors
+        grad_out = grads[0].reshape(query.shape)
+        grad_value = torch.bmm(weights.transpose(1, 2), grad_out)
+        grad_weights = torch.bmm(grad_out, value.transpose(1, 2))
+        # d softmax: w * (g - sum(g * w))
+        grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+        grad_query = (torch.bmm(grad_scores, key) * ctx.scale).view(ctx.query_shape)
+        grad_key = torch.bmm(grad_scores.transpose(1, 2), query).view(ctx.key_shape)
+        return grad_query, grad_key, grad_value.view(ctx.key_shape), None, None
+
+
+def attend(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """The attention function registered with transformers under `NAME`.
+
+    Args:
+        query: B, H, T, D.
+        key, value: B, G, S, D; a prefix, where there is one, already stands in front.
+        attention_mask: additive, B, 1, T, S, in the query's dtype.
+        scaling: factor on the scores; D^-1/2 when absent.
+
+    Returns:
+        B, T, H, D and no weights.
+    """
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    needs_grad = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
+    if attention_mask is None or (not needs_grad and query.shape[2] * key.shape[2] > LARGEST_SCORES):
+        out = F.scaled_dot_product_attention(query, key, value, attention_mask, scale=scale, enable_gqa=True)
+    else:
+        out = _GroupedAttention.apply(query, key, value, attention_mask, scale)
+    return out.transpose(1, 2).contiguous(), None
+
+
+def register() -> None:
+    """Makes transformers know the function; safe to call twice."""
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    ALL_ATTENTION_FUNCTIONS.register(NAME, attend)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, eager_mask)

@@ -1,0 +1,79 @@
+"""Reads a model's shape from its config and modules. Axes: L layer, H KV head, D head dimension."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from foreword.errors import ModelError
+from foreword.prefix.header import Geometry, RotaryGroup
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlidingWindow:
+    """Layers that see only the last `size` positions.
+
+    Attributes:
+        by_type: the model has layers of both kinds and takes one mask for each.
+    """
+
+    size: int
+    by_type: bool
+
+    def masks(self, full: Any, near: Any) -> Any:
+        """What the model's forward takes as its attention mask."""
+        return {"full_attention": full, "sliding_attention": near} if self.by_type else near
+
+
+def geometry_of(module: Any) -> Geometry:
+    """Layers, KV heads, head dimension and rotary frequencies of a causal language model.
+
+    Raises:
+        ModelError: the model is not a decoder-only transformer with the same KV shape in every layer.
+    """
+    config = module.config.get_text_config()
+    try:
+        layers, heads = config.num_hidden_layers, config.num_attention_heads
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+        kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    except AttributeError as error:
+        raise ModelError(f"`{config.model_type}` is not a decoder-only transformer that Foreword knows: {error}.") from error
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if not kinds <= {"full_attention", "sliding_attention"}:
+        raise ModelError(f"`{config.model_type}` has layers of kind {', '.join(sorted(kinds))}; a prefix needs attention layers only.")
+    return Geometry(layers=layers, kv_heads=kv_heads, head_dim=head_dim, rotary=_rotary_groups(module, config, layers))
+
+
+def _rotary_groups(module: Any, config: Any, layers: int) -> tuple[RotaryGroup, ...]:
+    found = {
+        name.rpartition(".")[2]: buffer
+        for name, buffer in module.named_buffers()
+        if name.endswith("inv_freq") and not name.endswith("original_inv_freq")
+    }
+    if not found:
+        return ()
+    kinds = getattr(config, "layer_types", None) or ["full_attention"] * layers
+    groups = []
+    for name, frequencies in sorted(found.items()):
+        kind = name.removesuffix("inv_freq").rstrip("_")
+        members = tuple(layer for layer in range(layers) if not kind or kinds[layer] == kind)
+        if members:
+            values = tuple(float(value) for value in frequencies.float().cpu())
+            groups.append(RotaryGroup(layers=members, rotary_dim=2 * len(values), inverse_frequencies=values))
+    return tuple(groups)
+
+
+def window_of(config: Any) -> int:
+    """Positions that the model was made for."""
+    text = config.get_text_config()
+    return int(getattr(text, "max_position_embeddings", None) or text.n_positions)
+
+
+def sliding_window_of(config: Any) -> SlidingWindow | None:
+    """The sliding window, where any layer has one."""
+    text = config.get_text_config()
+    kinds = getattr(text, "layer_types", None)
+    size = getattr(text, "sliding_window", None)
+    if not size or (kinds is not None and "sliding_attention" not in kinds) or getattr(text, "use_sliding_window", True) is False:
+        return None
+    return SlidingWindow(size=int(size), by_type=kinds is not None)

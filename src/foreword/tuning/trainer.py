@@ -1,0 +1,159 @@
+"""One training run: batches, optimiser, schedule, checkpoints. Everything it does is a function of seed and step.
+
+Axes: L layer, H KV head, N virtual position, D head dimension.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foreword.engine import Differentiable, Row
+from foreword.errors import NonFiniteLoss
+from foreword.tuning.objective import Objective
+from foreword.tuning.parameters import PrefixParameters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """Learning rate over a run: linear warm-up, constant until `hold`, then a cosine down to a tenth at `total`."""
+
+    peak: float
+    warmup: int
+    hold: int
+    total: int
+    floor: float = 0.05
+
+    def at(self, step: int) -> float:
+        """Rate of the step that follows `step` finished ones."""
+        if step < self.warmup:
+            return self.peak * (step + 1) / self.warmup
+        if step < self.hold or self.total <= self.hold:
+            return self.peak
+        done = min(1.0, (step - self.hold) / (self.total - self.hold))
+        return self.peak * (self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """What one step did."""
+
+    step: int
+    loss: float
+    learning_rate: float
+    target_tokens: int
+    fed_tokens: int
+    gradient_norm: float
+
+
+class BatchOrder:
+    """Which rows make up which step: every epoch a new permutation, drawn from seed and epoch alone.
+
+    Rows count by their targets: a batch holds rows until it has `batch_targets` targets.
+    """
+
+    def __init__(self, rows: Sequence[Row], *, batch_targets: int, seed: int) -> None:
+        self._rows, self._seed = rows, seed
+        self._batch_targets = batch_targets
+        self._targets = [len(row.targets) for row in rows]
+        self._epochs: dict[int, list[list[int]]] = {}
+        self.per_epoch = max(1, round(sum(self._targets) / batch_targets))
+
+    def batch(self, step: int) -> list[Row]:
+        """The rows of one step."""
+        epoch, place = divmod(step, self.per_epoch)
+        if epoch not in self._epochs:
+            self._epochs = {epoch: self._split(epoch)}
+        return [self._rows[index] for index in self._epochs[epoch][place]]
+
+    def _split(self, epoch: int) -> list[list[int]]:
+        draw = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
+        order = torch.randperm(len(self._rows), generator=draw).tolist()
+        share = sum(self._targets) / self.per_epoch
+        batches: list[list[int]] = [[] for _ in range(self.per_epoch)]
+        seen = 0
+        for index in order:
+            batches[min(self.per_epoch - 1, int(seen / share))].append(index)
+            seen += self._targets[index]
+        # A row with many targets can leave a batch empty; it then borrows from its neighbour.
+        return [batch or batches[max(0, place - 1)] or order[:1] for place, batch in enumerate(batches)]
+
+
+class Trainer:
+    """Trains one set of parameters; knows how far it is and what was best."""
+
+    def __init__(
+        self,
+        engine: Differentiable,
+        objective: Objective,
+        parameters: PrefixParameters,
+        order: BatchOrder,
+        schedule: Schedule,
+        *,
+        micro_tokens: int,
+        clip: float = 1.0,
+    ) -> None:
+        self._engine, self._objective, self._order = engine, objective, order
+        self.parameters, self.schedule = parameters, schedule
+        self._micro_tokens, self._clip = micro_tokens, clip
+        self._trained = list(parameters.tensors().values())
+        self.optimiser = torch.optim.AdamW(self._trained, lr=schedule.peak, betas=(0.9, 0.99), weight_decay=0.0, foreach=True)
+        self.step = 0
+
+    def run(self, until: int, *, after_step: Callable[[StepRecord], bool] | None = None) -> None:
+        """Takes steps up to `until`, or until `after_step` answers False.
+
+        Raises:
+            NonFiniteLoss: the loss is NaN or infinite; the parameters are those of the last finite step.
+        """
+        while self.step < until:
+            record = self._take_step()
+            if after_step is not None and not after_step(record):
+                return
+
+    def _take_step(self) -> StepRecord:
+        rows = self._order.batch(self.step)
+        rate = self.schedule.at(self.step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        tokens = sum(len(target) for row in rows for target in row.targets)
+        # The gradient of each micro-batch with respect to keys and values is summed first, so that the
+        # parameterisation's own backward runs once per step.
+        key_LHND, value_LHND = self.parameters.keys_values()
+        leaves = [tensor.detach().requires_grad_() for tensor in (key_LHND, value_LHND)]
+        total = 0.0
+        for group in self._engine.batches(rows, most_tokens=self._micro_tokens):
+            loss = self._objective.loss(self._engine, [rows[index] for index in group], leaves[0], leaves[1])
+            (loss / tokens).backward()
+            total += float(loss.detach())
+        mean = total / tokens
+        torch.autograd.backward([key_LHND, value_LHND], [_gradient(leaf) for leaf in leaves])
+        norm = float(torch.nn.utils.clip_grad_norm_(self._trained, self._clip))
+        if not (math.isfinite(mean) and math.isfinite(norm)):
+            raise NonFiniteLoss(
+                f"The loss became {mean} (gradient norm {norm}) at step {self.step + 1} with learning rate {rate:.3g}. "
+                "The best prefix so far is kept. Lower `--learning-rate`, or use `--dtype float32`."
+            )
+        self.optimiser.step()
+        self.step += 1
+        fed = sum(len(row.prompt) + sum(len(target) - 1 for target in row.targets) for row in rows)
+        return StepRecord(step=self.step, loss=mean, learning_rate=rate, target_tokens=tokens, fed_tokens=fed, gradient_norm=norm)
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """A copy of the parameters."""
+        return {name: tensor.detach().clone() for name, tensor in self.parameters.tensors().items()}
+
+    def restore(self, snapshot: dict[str, Tensor]) -> None:
+        """Puts a snapshot back."""
+        with torch.no_grad():
+            for name, tensor in self.parameters.tensors().items():
+                tensor.copy_(snapshot[name])
+
+
+def _gradient(leaf: Tensor) -> Tensor:
+    return leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
