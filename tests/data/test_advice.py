@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from foreword.data.advice import lines_text
 from foreword.data.checking import check
 from foreword.data.reading import from_rows
@@ -15,7 +17,7 @@ def labelled(counts: dict[str, int], start: int = 0, **extra: object) -> list[di
     ]
 
 
-def warnings(train: list[dict[str, object]], dev: list[dict[str, object]] | None = None) -> dict[str, Warned]:
+def warnings(train: Sequence[Mapping[str, object]], dev: Sequence[Mapping[str, object]] | None = None) -> dict[str, Warned]:
     found = check(from_rows(train), None if dev is None else from_rows(dev)).warnings
     assert all(warned.message.endswith(".") and warned.advice.endswith(".") for warned in found)
     return {warned.code: warned for warned in found}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from foreword.data.checking import check, excerpt
+from foreword.data.checking import check
 from foreword.data.dataset import Dataset
 from foreword.data.reading import from_rows
 from foreword.data.report import DataReport, Lengths
@@ -122,11 +122,6 @@ def test_options_that_do_not_fit():
         check(data, window=10)
     with pytest.raises(ConfigError, match="`threshold` must be"):
         check(data, threshold=0)
-
-
-def test_excerpt_is_one_harmless_line():
-    shown = excerpt("a\x1b[31m\nb\t" + "c" * 500)
-    assert shown.startswith("a [31m b ccc") and len(shown) == 72 and shown.isprintable()
 
 
 def real(name: str) -> tuple[Dataset, Dataset]:

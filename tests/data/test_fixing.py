@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -76,13 +77,25 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"] and (target / "kept").exists()
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
-def test_a_full_disk_is_a_data_error(tmp_path: Path):
-    blocked = tmp_path / "file"
-    blocked.write_text("in the way")
-    with pytest.raises(DataError, match="cannot be written"):
-        write_jsonl(from_rows([{"prompt": "p", "completion": "c"}]), blocked / "data.jsonl")
-    assert blocked.read_text() == "in the way"
+@pytest.mark.skipif(sys.platform == "win32", reason="file-size limits are POSIX")
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path):
+    target = tmp_path / "data.jsonl"
+    target.write_text("old")
+    script = (
+        "import resource, signal, sys\n"
+        "from foreword.data import from_rows, write_jsonl\n"
+        "from foreword.errors import DataError\n"
+        "rows = from_rows([{'prompt': 'p' * 5000, 'completion': 'c'}])\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try:\n"
+        "    write_jsonl(rows, sys.argv[1])\n"
+        "except DataError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-B", "-c", script, str(target)], capture_output=True, text=True, check=True)
+    assert "cannot be written: File too large" in done.stdout
+    assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
 
 
 def test_dedupe_keeps_the_first_of_each():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-@pytest.mark.skipif(installed, reason="the `datasets` extra is installed")
-def test_the_missing_extra_is_named():
+def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)  # makes the import fail, installed or not
     with pytest.raises(DataError, match=r"pip install foreword\[datasets\]"):
         read("hf:some/name")
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from foreword.data.rows import LabelRule, complete_shapes, decide_shape, to_example
 from foreword.errors import DataError
-from foreword.types import Message
+from foreword.types import Example, Message
 
 
-def convert(rule: LabelRule | None = None, **fields: object):
+def convert(rule: LabelRule | None = None, /, **fields: Any) -> Example:
     return to_example(fields, shape=decide_shape(fields), line=3, rule=rule or LabelRule())
 
 

@@ -125,3 +125,78 @@ def test_what_cannot_turn(keys_LHND, geometry):
         rotate(keys_LHND.to(torch.int8), geometry, 1)
     with pytest.raises(PrefixError, match="shape"):
         rotate(keys_LHND[:1], geometry, 1)
+
+
+def test_an_offset_for_each_layer_head_and_position(keys_LHND, geometry):
+    by_LHN = torch.randint(-300, 300, keys_LHND.shape[:3], generator=torch.Generator().manual_seed(1))
+    moved = rotate(keys_LHND, geometry, by_LHN)
+    for layer, head, position in torch.cartesian_prod(*(torch.arange(size) for size in by_LHN.shape)).tolist():
+        alone = rotate(keys_LHND, geometry, int(by_LHN[layer, head, position]))
+        torch.testing.assert_close(moved[layer, head, position], alone[layer, head, position], atol=ROUNDING, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(), (6,), (3, 1), (2, 1, 1), (2, 3, 1), (1, 3, 6), (2, 3, 6)])
+def test_offsets_broadcast(keys_LHND, geometry, shape):
+    by = torch.randint(1, 90, shape, generator=torch.Generator().manual_seed(2), dtype=torch.int32)
+    assert torch.equal(rotate(keys_LHND, geometry, by), rotate(keys_LHND, geometry, by.long().expand(2, 3, 6).clone()))
+    assert by.numel() > 1 or torch.equal(rotate(keys_LHND, geometry, by), rotate(keys_LHND, geometry, int(by)))
+
+
+def test_offsets_of_layers_in_several_groups():
+    model, geometry = tiny_model("gemma3")
+    tokens = torch.tensor([[3, 14, 15, 9, 2, 6]])
+
+    def read(start: int) -> torch.Tensor:
+        with torch.no_grad():
+            cache = model(tokens, position_ids=torch.arange(start, start + 6)[None], use_cache=True).past_key_values
+        return torch.stack([layer.keys[0] for layer in cache.layers])
+
+    moved = rotate(read(0), geometry, torch.tensor([5, 37, 11])[:, None, None])
+    for layer, by in enumerate((5, 37, 11)):
+        torch.testing.assert_close(moved[layer], read(by)[layer], atol=MODEL_TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt_neox"])
+def test_gaps_are_closed(family):
+    """Keys kept from scattered positions, other ones in every layer and head, stand where a text of that length has them."""
+    model, geometry = tiny_model(family)
+    with torch.no_grad():
+        cache = model(torch.tensor([[3, 14, 15, 9, 2, 6]]), use_cache=True).past_key_values
+    key_LHND = torch.stack([layer.keys[0] for layer in cache.layers])
+    kept_LHN = torch.rand(key_LHND.shape[:3], generator=torch.Generator().manual_seed(3)).topk(3).indices.sort().values
+    chosen = key_LHND.gather(2, kept_LHN[..., None].expand(-1, -1, -1, key_LHND.shape[3]))
+    closed = rotate(chosen, geometry, torch.arange(3) - kept_LHN)
+    assert (kept_LHN != torch.arange(3)).any()
+    # Back at position 0 each, the chosen and the closed keys are the same ones.
+    torch.testing.assert_close(rotate(closed, geometry, -torch.arange(3)), rotate(chosen, geometry, -kept_LHN), atol=1e-5, rtol=0)
+
+
+def test_offsets_of_zero_change_nothing(keys_LHND, geometry):
+    fixed = Geometry(layers=2, kv_heads=3, head_dim=8, rotary=())
+    assert rotate(keys_LHND, geometry, torch.zeros(6, dtype=torch.long)) is keys_LHND
+    assert rotate(keys_LHND, fixed, torch.zeros(2, 3, 6, dtype=torch.long)) is keys_LHND
+    assert rotate(keys_LHND[:, :, :0], geometry, torch.zeros(0, dtype=torch.long)).shape == (2, 3, 0, 8)
+    with pytest.raises(PrefixError, match="move by 4"):
+        rotate(keys_LHND, fixed, torch.tensor([0, 0, 0, 0, 0, -4]))
+
+
+def test_gradients_are_turned_back_by_each_offset(keys_LHND, geometry):
+    by = torch.tensor([3, 0, -7, 20, 1, -1])
+    keys = keys_LHND.clone().requires_grad_()
+    rotate(keys, geometry, by).backward(keys_LHND)
+    torch.testing.assert_close(keys.grad, rotate(keys_LHND, geometry, -by), atol=ROUNDING, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("by", "reason"),
+    [
+        (torch.ones(6), "whole number"),
+        (torch.ones(6, dtype=torch.bool), "whole number"),
+        (torch.ones(5, dtype=torch.long), r"broadcast to \(2, 3, 6\).*got shape \(5,\)"),
+        (torch.ones(3, dtype=torch.long), "broadcast"),
+        (torch.ones(1, 2, 3, 6, dtype=torch.long), "broadcast"),
+    ],
+)
+def test_offsets_that_do_not_fit(keys_LHND, geometry, by, reason):
+    with pytest.raises(PrefixError, match=reason):
+        rotate(keys_LHND, geometry, by)

@@ -16,6 +16,7 @@ from rich.text import Text
 from foreword.data.advice import lines_text
 from foreword.data.checking import check
 from foreword.data.dataset import Dataset
+from foreword.data.excerpt import excerpt
 from foreword.data.fixing import dedupe as without_duplicates
 from foreword.data.fixing import split as split_rows
 from foreword.data.fixing import write_jsonl
@@ -88,8 +89,8 @@ def _counter(model: str | None, window: int | None) -> tuple[Callable[[str], int
         return None, None
     from foreword.api import load
 
-    loaded = load(model)
-    return (lambda text: len(loaded.encode(text))), (window or loaded.window)
+    engine = load(model).engine
+    return (lambda text: len(engine.encode(text))), (window or engine.window)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +162,7 @@ def _sides(report: DataReport) -> list[tuple[str, Side]]:
 
 def _overview(report: DataReport) -> Table:
     sides = _sides(report)
-    table = Table(title="Data", title_justify="left")
+    table = Table(title="Data (lengths: min / median / p95 / max)", title_justify="left")
     table.add_column("")
     for name, _ in sides:
         table.add_column(name, justify="right", overflow="fold")
@@ -182,7 +183,6 @@ def _overview(report: DataReport) -> Table:
         row(f"rows over {report.window:,} tokens", lambda side: f"{len(side.too_long):,}")
     row("prompts in several rows", lambda side: f"{side.repeated_prompts:,}")
     row("sha256", lambda side: side.sha256[:12])
-    table.caption = "lengths: minimum / median / 95th percentile / maximum"
     return table
 
 
@@ -197,15 +197,21 @@ def _balance(report: DataReport) -> Table:
     table.add_column("label", overflow="fold")
     for name, _ in sides:
         table.add_column(name, justify="right")
-    for label in labels[:_LABELS_SHOWN]:
-        table.add_row(Text(label), *(_counted((side.labels or {}).get(label, 0), side.rows) for _, side in sides))
-    if len(labels) > _LABELS_SHOWN:
-        table.caption = f"and {len(labels) - _LABELS_SHOWN:,} more (all with --json)"
+    half = _LABELS_SHOWN // 2
+    cut = len(labels) > _LABELS_SHOWN
+    for label in [*labels[:half], *labels[-half:]] if cut else labels:
+        if cut and label == labels[-half]:
+            table.add_row(Text(f"... {len(labels) - _LABELS_SHOWN:,} more (all with --json)", style="italic"))
+        table.add_row(Text(excerpt(label)), *(_counted((side.labels or {}).get(label, 0), side.rows) for _, side in sides))
     return table
 
 
 def _counted(count: int, rows: int) -> str:
     return f"{count:,} ({count / max(rows, 1):.1%})"
+
+
+def _plural(found: Sequence[object], noun: str) -> str:
+    return f"{len(found):,} {noun}{'' if len(found) == 1 else 's'}"
 
 
 def _findings(report: DataReport) -> Table:
@@ -218,14 +224,14 @@ def _findings(report: DataReport) -> Table:
         for title, groups in kinds:
             if groups:
                 shown = [f"{lines_text(group.lines)}: {group.excerpt}" for group in groups[:_GROUPS_SHOWN]]
-                table.add_row(title, name, f"{len(groups):,} groups", Text("\n".join(shown)))
+                table.add_row(title, name, _plural(groups, "group"), Text("\n".join(shown)))
         if side.too_long:
             shown = [f"line {row.line}: {row.tokens:,} tokens" for row in side.too_long[:_GROUPS_SHOWN]]
-            table.add_row("over the window", name, f"{len(side.too_long):,} rows", Text("\n".join(shown)))
+            table.add_row("over the window", name, _plural(side.too_long, "row"), Text("\n".join(shown)))
     for title, exact in (("leakage", True), ("near-leakage", False)):
         if leaks := [leak for leak in report.leaks if leak.exact is exact]:
             shown = [f"dev line {x.dev_line}, train line {x.train_line} ({x.similarity:.2f}): {x.excerpt}" for x in leaks[:_GROUPS_SHOWN]]
-            table.add_row(title, "both", f"{len(leaks):,} rows", Text("\n".join(shown)))
+            table.add_row(title, "both", _plural(leaks, "row"), Text("\n".join(shown)))
     return table
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from foreword.data.excerpt import excerpt
 from foreword.data.report import Leak, Side, Warned
 
 FEW_ROWS = 50
@@ -27,6 +28,11 @@ def lines_text(lines: Iterable[int]) -> str:
     shown = ", ".join(str(line) for line in listed[:_SHOWN])
     more = f" and {len(listed) - _SHOWN:,} more" if len(listed) > _SHOWN else ""
     return f"line{'' if len(listed) == 1 else 's'} {shown}{more}"
+
+
+def _names(labels: Sequence[str]) -> str:
+    shown = ", ".join(f"`{excerpt(label)}`" for label in labels[:_SHOWN])
+    return shown + (f" and {len(labels) - _SHOWN:,} more" if len(labels) > _SHOWN else "")
 
 
 def _share(part: int, whole: int) -> str:
@@ -54,7 +60,7 @@ def _about_side(side: Side, name: str, window: int | None) -> Iterator[Warned]:
         yield Warned(
             code="conflicting-labels",
             message=f"{name}: {len(side.conflicts):,} prompts ({rows:,} rows) stand under different labels, for example "
-            f"{lines_text(first.lines)}: {', '.join(first.labels)}.",
+            f"{lines_text(first.lines)}: {_names(first.labels)}.",
             advice="Decide which label is right; no model can satisfy both.",
         )
     if side.duplicates:
@@ -64,7 +70,7 @@ def _about_side(side: Side, name: str, window: int | None) -> Iterator[Warned]:
             f"{lines_text(side.duplicates[0].lines)}.",
             advice="Keep each once: `--dedupe`.",
         )
-    yield from _near_duplicates(side, name)
+    yield from _odd_labels(side, name)
     if side.nearly_empty:
         yield Warned(
             code="nearly-empty",
@@ -80,22 +86,15 @@ def _about_side(side: Side, name: str, window: int | None) -> Iterator[Warned]:
         )
 
 
-def _near_duplicates(side: Side, name: str) -> Iterator[Warned]:
-    rows = sum(len(group.lines) for group in side.near_duplicates)
+def _odd_labels(side: Side, name: str) -> Iterator[Warned]:
     at_odds = [group for group in side.near_duplicates if len(group.labels) > 1]
     if at_odds:
         first = at_odds[0]
         yield Warned(
             code="near-duplicates-at-odds",
             message=f"{name}: {len(at_odds):,} groups of nearly the same prompt have different labels, for example "
-            f"{lines_text(first.lines)}: {', '.join(first.labels)}.",
+            f"{lines_text(first.lines)}: {_names(first.labels)}.",
             advice="Look whether the labels are right: such rows are the likeliest labelling errors.",
-        )
-    if rows > NEAR_SHARE * side.rows:
-        yield Warned(
-            code="near-duplicates",
-            message=f"{name}: {_share(rows, side.rows)} have a near-duplicate, for example {lines_text(side.near_duplicates[0].lines)}.",
-            advice="Fewer distinct rows are there than it seems; `--split` keeps near-duplicates on one side.",
         )
 
 
@@ -105,6 +104,15 @@ def _about_training(train: Side) -> Iterator[Warned]:
             code="few-rows",
             message=f"Training data: {train.rows:,} rows.",
             advice=f"Below {FEW_ROWS} rows results vary much with the seed; collect more or run several seeds.",
+        )
+    alike = sum(len(group.lines) for group in train.near_duplicates)
+    if alike > NEAR_SHARE * train.rows:
+        yield Warned(
+            code="near-duplicates",
+            message=f"Training data: {_share(alike, train.rows)} have a near-duplicate, for example "
+            f"{lines_text(train.near_duplicates[0].lines)}.",
+            advice="Fewer distinct rows are there than it seems (rows made from one template are alike by nature); "
+            "`--split` keeps them on one side.",
         )
     if 0 < train.with_user < train.rows:
         yield Warned(
@@ -134,14 +142,13 @@ def _about_labels(labels: dict[str, int]) -> Iterator[Warned]:
     if used[most] > IMBALANCE * used[least]:
         yield Warned(
             code="imbalance",
-            message=f"Training data: `{most}` has {used[most]:,} rows, `{least}` {used[least]:,}.",
+            message=f"Training data: {_names([most])} has {used[most]:,} rows, {_names([least])} {used[least]:,}.",
             advice="Judge by macro-F1, not accuracy; collect more of the rare labels.",
         )
     if rare := [label for label, count in labels.items() if count < FEW_PER_LABEL]:
-        shown = ", ".join(f"`{label}`" for label in rare[:_SHOWN]) + (f" and {len(rare) - _SHOWN} more" if len(rare) > _SHOWN else "")
         yield Warned(
             code="rare-labels",
-            message=f"Training data: fewer than {FEW_PER_LABEL} rows for {shown}.",
+            message=f"Training data: fewer than {FEW_PER_LABEL} rows for {_names(rare)}.",
             advice="Collect more rows for them, or merge them into another label.",
         )
 
@@ -178,15 +185,13 @@ def _about_both_labels(train: dict[str, int], dev: dict[str, int]) -> Iterator[W
     if unseen:
         yield Warned(
             code="unseen-labels",
-            message=f"Dev data have labels that no training row has: {', '.join(f'`{label}`' for label in unseen[:_SHOWN])}"
-            f"{f' and {len(unseen) - _SHOWN} more' if len(unseen) > _SHOWN else ''}.",
+            message=f"Dev data have labels that no training row has: {_names(unseen)}.",
             advice="Add training rows for them or correct the spelling.",
         )
     untested = [label for label, count in train.items() if count and not dev.get(label)]
     if untested:
         yield Warned(
             code="untested-labels",
-            message=f"Labels that no dev row has: {', '.join(f'`{label}`' for label in untested[:_SHOWN])}"
-            f"{f' and {len(untested) - _SHOWN} more' if len(untested) > _SHOWN else ''}.",
+            message=f"Labels that no dev row has: {_names(untested)}.",
             advice="Add dev rows for them, or nothing is known about their quality.",
         )

@@ -9,13 +9,13 @@ import numpy as np
 
 from foreword.data.advice import warn
 from foreword.data.dataset import Dataset
+from foreword.data.excerpt import excerpt
 from foreword.data.report import DataReport, Group, Leak, Lengths, Side, TooLong
 from foreword.data.similarity import NEAR, Resemblance, groups, resemblance
 from foreword.errors import ConfigError
 from foreword.types import Example
 
 CountTokens = Callable[[str], int]
-_EXCERPT = 72
 
 
 def check(
@@ -58,12 +58,6 @@ def check(
 def conversation_text(example: Example) -> str:
     """The turns before the answer without the system turn, which rows share by intent."""
     return "\n".join(message.content for message in example.messages if message.role != "system")
-
-
-def excerpt(text: str) -> str:
-    """The start of a text on one line, free of control characters."""
-    line = " ".join("".join(char if char.isprintable() else " " for char in text[: 4 * _EXCERPT]).split())
-    return line if len(line) <= _EXCERPT else f"{line[: _EXCERPT - 1]}…"
 
 
 def _side(dataset: Dataset, near: Sequence[tuple[int, int]], count_tokens: CountTokens | None, window: int | None) -> Side:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from foreword.data.excerpt import excerpt
 from foreword.errors import DataError
 from foreword.types import Example, Message, Role
 
@@ -94,14 +95,14 @@ def _missing(fields: Fields) -> str:
     for name in names:
         close = difflib.get_close_matches(name.strip().lower(), wanted, n=1, cutoff=0.75)
         if close and name not in KNOWN_FIELDS:
-            hint = f"; did you mean `{close[0]}` by `{name}`?"
+            hint = f"; did you mean `{close[0]}` by `{excerpt(name)}`?"
             break
     what = f"missing field `{lacking}`" if lacking else "missing fields"
     return f"{what}: a row needs {_WANTED}; this one {has}{hint}"
 
 
 def _listing(names: Sequence[str]) -> str:
-    shown = ", ".join(f"`{name}`" for name in names[:_SHOWN])
+    shown = ", ".join(f"`{excerpt(name)}`" for name in names[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 
 

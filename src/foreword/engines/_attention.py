@@ -49,6 +49,22 @@ class _GroupedAttention(torch.autograd.Function):
         return grad_query, grad_key, grad_value.view(ctx.key_shape), None, None
 
 
+class PrefixAttention:
+    """Sums, while a forward pass runs, the attention that goes to the first `positions` keys: L G N."""
+
+    def __init__(self, layers: int, kv_heads: int, positions: int, device: torch.device) -> None:
+        self.mass_LGN = torch.zeros(layers, kv_heads, positions, device=device)
+
+    def add(self, layer: int, query_BHTD: Tensor, key_BGSD: Tensor, mask_B1TS: Tensor, scale: float, counted_BT: Tensor) -> None:
+        """Adds one layer's attention; `counted_BT` is 0 for padding tokens."""
+        B, H, T, D = query_BHTD.shape
+        G, S = key_BGSD.shape[1:3]
+        scores = (query_BHTD.float() * scale).reshape(B, G, (H // G) * T, D) @ key_BGSD.float().transpose(2, 3)
+        weights = torch.softmax(scores.view(B, G, H // G, T, S) + mask_B1TS[:, :, None].float(), dim=-1)
+        positions = self.mass_LGN.shape[2]
+        self.mass_LGN[layer] += torch.einsum("bgrtn,bt->gn", weights[..., :positions], counted_BT.float())
+
+
 def attend(
     module: torch.nn.Module,
     query: Tensor,
@@ -57,6 +73,7 @@ def attend(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
+    prefix_attention: tuple[PrefixAttention, Tensor] | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """The attention function registered with transformers under `NAME`.
@@ -66,11 +83,14 @@ def attend(
         key, value: B, G, S, D; a prefix, where there is one, already stands in front.
         attention_mask: additive, B, 1, T, S, in the query's dtype.
         scaling: factor on the scores; D^-1/2 when absent.
+        prefix_attention: where to sum the attention that goes to the prefix, and which tokens (B T) count.
 
     Returns:
         B, T, H, D and no weights.
     """
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    if prefix_attention is not None and attention_mask is not None:
+        prefix_attention[0].add(int(module.layer_idx), query, key, attention_mask, scale, prefix_attention[1])  # type: ignore[arg-type]
     needs_grad = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
     if attention_mask is None or (not needs_grad and query.shape[2] * key.shape[2] > LARGEST_SCORES):
         out = F.scaled_dot_product_attention(query, key, value, attention_mask, scale=scale, enable_gqa=True)

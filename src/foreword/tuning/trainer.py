@@ -6,6 +6,7 @@ Axes: L layer, H KV head, N virtual position, D head dimension.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,11 +17,12 @@ from foreword.engine import Differentiable, Row
 from foreword.errors import NonFiniteLoss
 from foreword.tuning.objective import Objective
 from foreword.tuning.parameters import PrefixParameters
+from foreword.tuning.workers import Workers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """Learning rate over a run: linear warm-up, constant until `hold`, then a cosine down to a tenth at `total`."""
+    """Learning rate over a run: linear warm-up, constant until `hold`, then a cosine down to `floor` at `total`."""
 
     peak: float
     warmup: int
@@ -48,6 +50,7 @@ class StepRecord:
     target_tokens: int
     fed_tokens: int
     gradient_norm: float
+    seconds: float
 
 
 class BatchOrder:
@@ -96,10 +99,11 @@ class Trainer:
         *,
         micro_tokens: int,
         clip: float = 1.0,
+        workers: Workers = Workers(),  # noqa: B008 (frozen)
     ) -> None:
         self._engine, self._objective, self._order = engine, objective, order
         self.parameters, self.schedule = parameters, schedule
-        self._micro_tokens, self._clip = micro_tokens, clip
+        self._micro_tokens, self._clip, self._workers = micro_tokens, clip, workers
         self._trained = list(parameters.tensors().values())
         self.optimiser = torch.optim.AdamW(self._trained, lr=schedule.peak, betas=(0.9, 0.99), weight_decay=0.0, foreach=True)
         self.step = 0
@@ -116,6 +120,7 @@ class Trainer:
                 return
 
     def _take_step(self) -> StepRecord:
+        began = time.perf_counter()
         rows = self._order.batch(self.step)
         rate = self.schedule.at(self.step)
         for group in self.optimiser.param_groups:
@@ -127,12 +132,15 @@ class Trainer:
         key_LHND, value_LHND = self.parameters.keys_values()
         leaves = [tensor.detach().requires_grad_() for tensor in (key_LHND, value_LHND)]
         total = 0.0
-        for group in self._engine.batches(rows, most_tokens=self._micro_tokens):
-            loss = self._objective.loss(self._engine, [rows[index] for index in group], leaves[0], leaves[1])
+        mine = self._workers.share(rows)
+        for group in self._engine.batches(mine, most_tokens=self._micro_tokens) if mine else []:
+            loss = self._objective.loss(self._engine, [mine[index] for index in group], leaves[0], leaves[1])
             (loss / tokens).backward()
             total += float(loss.detach())
-        mean = total / tokens
-        torch.autograd.backward([key_LHND, value_LHND], [_gradient(leaf) for leaf in leaves])
+        gradients = [_gradient(leaf) for leaf in leaves]
+        self._workers.sum_(gradients)
+        mean = self._workers.sum(total) / tokens
+        torch.autograd.backward([key_LHND, value_LHND], gradients)
         norm = float(torch.nn.utils.clip_grad_norm_(self._trained, self._clip))
         if not (math.isfinite(mean) and math.isfinite(norm)):
             raise NonFiniteLoss(
@@ -142,7 +150,31 @@ class Trainer:
         self.optimiser.step()
         self.step += 1
         fed = sum(len(row.prompt) + sum(len(target) - 1 for target in row.targets) for row in rows)
-        return StepRecord(step=self.step, loss=mean, learning_rate=rate, target_tokens=tokens, fed_tokens=fed, gradient_norm=norm)
+        return StepRecord(
+            step=self.step,
+            loss=mean,
+            learning_rate=rate,
+            target_tokens=tokens,
+            fed_tokens=fed,
+            gradient_norm=norm,
+            seconds=time.perf_counter() - began,
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Parameters and the optimiser's moments, by name; what `load_state` takes."""
+        state = self.snapshot()
+        for name, tensor in self.parameters.tensors().items():
+            state |= {f"{name}.{moment}": value.clone() for moment, value in self.optimiser.state.get(tensor, {}).items()}
+        return state
+
+    def load_state(self, state: dict[str, Tensor], *, step: int) -> None:
+        """Goes back to a state that was saved after `step` steps."""
+        self.restore(state)
+        self.step = step
+        for name, tensor in self.parameters.tensors().items():
+            moments = {key.rpartition(".")[2]: value for key, value in state.items() if key.startswith(f"{name}.")}
+            if moments:
+                self.optimiser.state[tensor] = moments
 
     def snapshot(self) -> dict[str, Tensor]:
         """A copy of the parameters."""

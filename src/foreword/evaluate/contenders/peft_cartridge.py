@@ -53,9 +53,8 @@ def _from_text(context: Context, wrapped: Any, positions: int) -> None:
     text = _virtual_tokens.opening_text(task.instruction, shown)
     while len(engine.encode(text)) < positions:
         text = f"{text}\n\n{text}"
-    token_ids = engine.render_context((Message(role="system", content=text),))
-    if len(token_ids) < positions:  # a template that writes the system turn only with the user's
-        token_ids = engine.encode(text)
+    # With a user's turn behind it, because some templates write the system turn only as part of that.
+    token_ids = engine.render((Message(role="system", content=text), Message(role="user", content="")))
     key_LHND, value_LHND = engine.read(token_ids[:positions])
     cache = [(key_LHND[layer][None], value_LHND[layer][None]) for layer in range(len(key_LHND))]
     initialize_kv_prefix_from_past_key_values(wrapped, past_key_values=cache)

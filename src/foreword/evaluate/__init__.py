@@ -1,0 +1,1 @@
+"""Measures answers: tasks, scorers, statistics, contenders side by side, reports."""

@@ -1,0 +1,31 @@
+"""`prefix:NAME` or `prefix:FILE`: another prefix for the same model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from foreword.errors import TuningError
+from foreword.prefix.artifact import Prefix
+from foreword.prefix.store import PrefixStore
+from foreword.tuning.fitting import fit_positions
+from foreword.tuning.initialisation import Start, StartContext
+
+
+def start(context: StartContext) -> Start:
+    """Keys and values of the named prefix.
+
+    Raises:
+        PrefixMismatch: it was made for another model.
+    """
+    if not context.argument:
+        raise TuningError("`prefix` needs the name of a prefix or a file after the colon, e.g. `prefix:support`.")
+    path = Path(context.argument)
+    parent = Prefix.load(path) if path.is_file() else PrefixStore().load(context.argument)
+    context.engine.check(parent)
+    start = Start(
+        key_LHND=parent.keys(),
+        value_LHND=parent.values(),
+        prompt_format=parent.header.prompt_format,
+        parents=(parent.header.digest,),
+    )
+    return fit_positions(context, start)

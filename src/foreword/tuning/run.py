@@ -1,0 +1,332 @@
+"""One tuning run in motion: candidates, their trainers, what was seen so far. Resumable at every evaluation.
+
+Axes: L layer, H KV head, N virtual position, D head dimension.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foreword.data.dataset import Dataset
+from foreword.engine import Differentiable, Row
+from foreword.errors import NonFiniteLoss, TuningError
+from foreword.tuning import initialisation, objective, plan
+from foreword.tuning.dev_loss import DevLoss
+from foreword.tuning.initialisation import Start, StartContext
+from foreword.tuning.observer import Observer
+from foreword.tuning.parameters import PrefixParameters, Reparameterised, ScaledOffsets
+from foreword.tuning.rows import encode_examples
+from foreword.tuning.run_folder import RunFolder
+from foreword.tuning.search import Candidate, SearchState
+from foreword.tuning.settings import TuneSettings
+from foreword.tuning.trainer import BatchOrder, Schedule, StepRecord, Trainer
+from foreword.tuning.workers import Workers
+
+DEV_LIMIT = 192
+"""Dev examples that choose; more cost time and change little."""
+WARMUP_SHARE = 0.05
+HOLD_SHARE = 0.25
+"""The rate stays at its peak through the probes, whatever a candidate's fate, and falls afterwards."""
+MLP_HIDDEN = 512
+CPU_MICRO_TOKENS, GPU_MICRO_TOKENS = 1024, 16384
+PACE_STEPS = 2
+
+
+class Run:
+    """Everything between the data and the best prefix."""
+
+    def __init__(
+        self,
+        engine: Differentiable,
+        train: Dataset,
+        dev: Dataset,
+        settings: TuneSettings,
+        candidates: Sequence[Candidate],
+        folder: RunFolder,
+        watcher: Observer,
+        workers: Workers,
+        *,
+        kept: tuple[dict[str, Tensor], dict[str, Any]] | None,
+        started: float,
+    ) -> None:
+        self._engine, self._train, self._dev, self._settings = engine, train, dev, settings
+        self.candidates, self._folder, self._watcher, self._workers = candidates, folder, watcher, workers
+        self._kept_tensors, about = kept if kept is not None else ({}, {})
+        self._earlier_seconds, self._started = float(about.get("seconds", 0.0)), started
+        self.history: list[dict[str, Any]] = list(about.get("history", []))
+        self.stopped: str | None = None
+        self._room = self._room_for_prefix()
+        self._starts: dict[int, Start] = {}
+        self._rows: dict[int, tuple[Row, ...]] = {}
+        self._best: dict[int, dict[str, Tensor]] = {}
+        self._dev_losses: dict[str, DevLoss] = {}
+        self._trainers: dict[int, Trainer] = {}
+        self.search = SearchState.model_validate(about["search"]) if about else self._begin()
+        self._announce()
+
+    # --- the run -----------------------------------------------------------------------------------------------
+
+    def to_the_end(self) -> None:
+        """Takes every segment that is left."""
+        while (segment := self.search.next_segment()) is not None and self.stopped is None:
+            number, until = segment
+            self._watcher.stage(f"{'training' if self.search.final else 'probing'} {self.candidates[number]}")
+            trainer = self._trainer(number)
+            was_final = self.search.final
+            try:
+                trainer.run(until, after_step=lambda record, number=number: self._note_step(number, record))
+                dev_loss = self._evaluate(number, trainer)
+            except NonFiniteLoss as error:
+                self._give_up(number, error)
+                dev_loss = float("inf")
+            self.search.record(number, until, dev_loss)
+            if self.search.final and not was_final:
+                self._fit_into_budget()
+            for loser in [other for other in self._trainers if not self.search.progress[other].alive]:
+                del self._trainers[loser]
+            if self.search.stalled(self._settings.patience):
+                self.stopped = f"no improvement in {self._settings.patience} evaluations"
+            self._save()
+
+    def best(self) -> tuple[Tensor, Tensor, int, float]:
+        """Keys, values, step and dev loss of the winner's best checkpoint."""
+        number = self.search.winner()
+        step, loss = self.search.progress[number].best
+        if number not in self._best:
+            raise TuningError("No checkpoint was worth keeping: the loss was never finite. Lower `--learning-rate`.")
+        trainer = self._trainer(number)
+        trainer.restore(self._best[number])
+        with torch.no_grad():
+            key_LHND, value_LHND = trainer.parameters.keys_values()
+        return key_LHND, value_LHND, step, loss
+
+    @property
+    def seconds(self) -> float:
+        """Wall time so far, that of interrupted parts included."""
+        return self._earlier_seconds + time.perf_counter() - self._started
+
+    @property
+    def targets_seen(self) -> int:
+        """Training targets seen, probes included."""
+        return sum(record["targets"] for record in self.history)
+
+    def curves(self) -> dict[str, Any]:
+        """Loss curves by candidate, to draw."""
+        curves = {
+            str(candidate): {
+                "train": [(record["step"], record["loss"]) for record in self.history if record["candidate"] == number],
+                "dev": self.search.progress[number].dev,
+            }
+            for number, candidate in enumerate(self.candidates)
+        }
+        return {"name": self._settings.name, "candidates": curves}
+
+    # --- beginning ---------------------------------------------------------------------------------------------
+
+    def _begin(self) -> SearchState:
+        rows = self._rows_of(0)
+        targets = sum(len(row.targets) for row in rows)
+        wanted = plan.targets_to_see(self._settings, self._train, targets)
+        total = max(1, round(wanted / self._settings.batch_targets))
+        if self._settings.budget_seconds is not None:
+            self._watcher.stage("measuring the pace")
+            within = plan.steps_within(
+                self._settings.budget_seconds - self.seconds, self._pace(), candidates=len(self.candidates), settings=self._settings
+            )
+            total = within if self._settings.examples_seen is None else min(total, within)
+        return plan.begin(total, candidates=len(self.candidates), settings=self._settings)
+
+    def _announce(self) -> None:
+        steps = plan.steps_in_all(len(self.candidates), rung=self.search.rung, total=self.search.total)
+        self._watcher.planned(steps * self._settings.batch_targets)
+
+    def _pace(self) -> plan.Pace:
+        """Times a few steps of a throw-away trainer; the first one, which warms caches up, does not count."""
+        trainer = self._new_trainer(0, Schedule(peak=1e-9, warmup=1, hold=1, total=1))
+        trainer.run(1)
+        began = time.perf_counter()
+        trainer.run(1 + PACE_STEPS)
+        step_seconds = (time.perf_counter() - began) / PACE_STEPS
+        began = time.perf_counter()
+        self._dev_loss(0)(*self._keys_values(trainer))
+        return plan.Pace(step_seconds=step_seconds, evaluation_seconds=time.perf_counter() - began)
+
+    def _fit_into_budget(self) -> None:
+        """With the probes done and their pace known, plans the rest of the winner's steps into what is left of the budget."""
+        if self._settings.budget_seconds is None:
+            return
+        number = self.search.winner()
+        began = time.perf_counter()
+        self._dev_loss(number)(*self._keys_values(self._trainer(number)))
+        evaluation_seconds = time.perf_counter() - began
+        mine = [record for record in self.history if record["candidate"] == number]
+        step_seconds = sum(record["seconds"] for record in mine) / len(mine)
+        left = self._settings.budget_seconds - self.seconds - self._settings.evaluations * evaluation_seconds
+        done = self.search.progress[number].step
+        fitting = done + max(1, int(left / step_seconds))
+        if self._settings.examples_seen is not None:
+            fitting = min(fitting, self.search.total)
+        self.search.total = self.search.target = fitting
+        self.search.interval = max(1, -(-(fitting - done) // self._settings.evaluations))
+        self._trainer(number).schedule = self._schedule(number)
+        self._announce()
+
+    # --- candidates --------------------------------------------------------------------------------------------
+
+    def start_of(self, number: int) -> Start:
+        """Where a candidate starts; computed again, not stored, since it follows from data and seed."""
+        if number not in self._starts:
+            candidate = self.candidates[number]
+            name, _, argument = candidate.initialisation.partition(":")
+            context = StartContext(
+                engine=self._engine,
+                train=self._train,
+                instruction=self._settings.instruction,
+                positions=candidate.positions,
+                argument=argument or None,
+                seed=self._settings.seed + 7919 * candidate.draw,
+                room=self._room,
+            )
+            self._starts[number] = initialisation.get(name).start(context)
+        return self._starts[number]
+
+    def _rows_of(self, number: int) -> tuple[Row, ...]:
+        """Training rows for a candidate: those that do not already stand in its start, where enough others are left."""
+        if number not in self._rows:
+            start = self.start_of(number)
+            others = [example for index, example in enumerate(self._train.examples) if index not in start.used]
+            examples = others if len(others) >= 4 * len(start.used) else self._train.examples
+            encoded = encode_examples(
+                self._engine,
+                examples,
+                prompt_format=start.prompt_format,
+                room=self._engine.window - start.positions,
+                on_long=self._settings.on_long,
+            )
+            if not encoded.rows:
+                raise TuningError(f"No example of {self._train.path} fits into the window beside {start.positions} prefix positions.")
+            if encoded.long_lines:
+                self._watcher.note(f"{len(encoded.long_lines)} examples were too long (lines {', '.join(map(str, encoded.long_lines[:10]))}).")
+            self._rows[number] = encoded.rows
+        return self._rows[number]
+
+    def _room_for_prefix(self) -> int:
+        """Positions that a start may take: half the window at most, and what the longest example leaves."""
+        longest = max(
+            len(self._engine.render(example.messages)) + max(len(self._engine.answer_ids(text)) for text in example.completions)
+            for example in sorted(self._train.examples, key=lambda example: -len(example.prompt))[:3]
+        )
+        return max(1, min(self._engine.window // 2, self._engine.window - longest))
+
+    def _trainer(self, number: int) -> Trainer:
+        if number not in self._trainers:
+            trainer = self._new_trainer(number, self._schedule(number))
+            mine = {key.partition(".")[2]: value for key, value in self._kept_tensors.items() if key.startswith(f"{number}.")}
+            if mine:
+                trainer.load_state(
+                    {key: value for key, value in mine.items() if not key.startswith("best.")}, step=self.search.progress[number].step
+                )
+                self._best[number] = {key.removeprefix("best."): value for key, value in mine.items() if key.startswith("best.")}
+            self._trainers[number] = trainer
+        return self._trainers[number]
+
+    def _new_trainer(self, number: int, schedule: Schedule) -> Trainer:
+        return Trainer(
+            self._engine,
+            objective.get(self._settings.objective),
+            self._parameters(number),
+            BatchOrder(self._rows_of(number), batch_targets=self._settings.batch_targets, seed=self._settings.seed),
+            schedule,
+            micro_tokens=self._settings.micro_tokens
+            or (GPU_MICRO_TOKENS if self._engine.module.device.type == "cuda" else CPU_MICRO_TOKENS),
+            workers=self._workers,
+        )
+
+    def _parameters(self, number: int) -> PrefixParameters:
+        start = self.start_of(number)
+        if self._settings.parameterisation == "mlp":
+            return Reparameterised(start.key_LHND, start.value_LHND, hidden=MLP_HIDDEN, seed=self._settings.seed)
+        return ScaledOffsets(start.key_LHND, start.value_LHND)
+
+    def _schedule(self, number: int) -> Schedule:
+        total = self.search.total
+        return Schedule(
+            peak=self.candidates[number].learning_rate,
+            warmup=max(1, round(WARMUP_SHARE * self.search.rung / plan.PROBE_SHARE)),
+            hold=max(round(HOLD_SHARE * total), self.search.progress[number].step if self.search.final else 0),
+            total=total,
+        )
+
+    # --- noting ------------------------------------------------------------------------------------------------
+
+    def _note_step(self, number: int, record: StepRecord) -> bool:
+        targets = self._settings.batch_targets
+        self.history.append(
+            {
+                "candidate": number,
+                "step": record.step,
+                "loss": record.loss,
+                "learning_rate": record.learning_rate,
+                "targets": targets,
+                "tokens": record.fed_tokens,
+                "gradient_norm": record.gradient_norm,
+                "seconds": record.seconds,
+            }
+        )
+        self._watcher.step(record.loss, len(self.history) * targets, record.fed_tokens / record.seconds)
+        return True
+
+    def _dev_loss(self, number: int) -> DevLoss:
+        start = self.start_of(number)
+        if start.prompt_format not in self._dev_losses:
+            self._dev_losses[start.prompt_format] = DevLoss(
+                self._engine,
+                self._dev,
+                prompt_format=start.prompt_format,
+                room=self._engine.window - start.positions,
+                limit=DEV_LIMIT,
+                seed=self._settings.seed,
+                on_long="skip",
+            )
+        return self._dev_losses[start.prompt_format]
+
+    def _keys_values(self, trainer: Trainer) -> tuple[Tensor, Tensor]:
+        """Keys and values as they will be served, in the model's dtype."""
+        with torch.no_grad():
+            key_LHND, value_LHND = trainer.parameters.keys_values()
+        return key_LHND.to(self._engine.module.dtype), value_LHND.to(self._engine.module.dtype)
+
+    def _evaluate(self, number: int, trainer: Trainer) -> float:
+        loss = self._dev_loss(number)(*self._keys_values(trainer))
+        self._watcher.evaluated(str(self.candidates[number]), loss)
+        earlier = [value for _, value in self.search.progress[number].dev]
+        if loss < min(earlier, default=float("inf")):
+            self._best[number] = trainer.snapshot()
+        return loss
+
+    def _give_up(self, number: int, error: NonFiniteLoss) -> None:
+        """A candidate whose loss is not finite loses its probe; the winner stops at its best checkpoint."""
+        self._watcher.note(str(error))
+        if self.search.final:
+            if number not in self._best:
+                raise error
+            self.stopped = str(error)
+
+    def _save(self) -> None:
+        if self._folder.path is None:
+            return
+        tensors = {f"{number}.{name}": tensor for number, trainer in self._trainers.items() for name, tensor in trainer.state().items()}
+        tensors |= {
+            f"{number}.best.{name}": tensor
+            for number, snapshot in self._best.items()
+            if self.search.progress[number].alive
+            for name, tensor in snapshot.items()
+        }
+        about = {"search": self.search.model_dump(mode="json"), "seconds": self.seconds, "history": self.history}
+        self._folder.save_state(tensors, about)
+        self._folder.log(self.history)

@@ -1,0 +1,163 @@
+"""Tunes a prefix: starts, probes, training, the best checkpoint. The order of the work is the order of `tune`.
+
+Axes: L layer, H KV head, N virtual position, D head dimension.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from foreword.data.dataset import Dataset
+from foreword.data.fixing import split
+from foreword.engine import Differentiable
+from foreword.errors import OutOfMemory, TuningError
+from foreword.prefix.artifact import Prefix
+from foreword.tuning import plan
+from foreword.tuning.instruction import instruction_for
+from foreword.tuning.observer import Observer, Silent
+from foreword.tuning.run import Run
+from foreword.tuning.run_folder import RunFolder
+from foreword.tuning.settings import TuneSettings
+from foreword.tuning.workers import Workers
+
+logger = logging.getLogger(__name__)
+
+DEV_SHARE = 0.1
+LEAST_EXAMPLES = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneResult:
+    """What a run gave.
+
+    Attributes:
+        seconds: wall time of the whole run, interrupted parts included.
+        history: one record per step: candidate, step, loss, learning rate, tokens, gradient norm.
+        stopped: why the run ended before its plan, or None.
+    """
+
+    prefix: Prefix
+    seconds: float
+    history: tuple[dict[str, Any], ...]
+    stopped: str | None
+
+
+def tune(
+    engine: Differentiable,
+    train: Dataset,
+    dev: Dataset | None,
+    settings: TuneSettings,
+    *,
+    run_folder: Path | None = None,
+    observer: Observer | None = None,
+) -> TuneResult:
+    """Learns a prefix (Li & Liang 2021), the weights frozen.
+
+    A run folder that holds the same run unfinished is continued, and gives what the uninterrupted run would have.
+
+    Raises:
+        TuningError: the data are too few, or the folder holds another run.
+        NonFiniteLoss: the loss became NaN or infinite before any checkpoint was worth keeping.
+        OutOfMemory: says what to lower.
+        WindowError: an example does not fit and `settings.on_long` is `fail`.
+    """
+    watcher = observer or Silent()
+    if len(train.examples) < LEAST_EXAMPLES:
+        raise TuningError(f"{train.path} has {len(train.examples)} usable example; at least {LEAST_EXAMPLES} are needed, 50 are worth while.")
+    started = time.perf_counter()
+    workers = Workers.from_environment()
+    train, dev = _with_dev(train, dev, settings, watcher)
+    folder = RunFolder(run_folder if workers.leads else None)
+    folder.begin(_config(engine, train, dev, settings))
+    # Every worker reads the state, only the first one writes it.
+    kept = RunFolder(run_folder).load_state()
+    with _memory_advice(), _engine_mode(engine, settings):
+        candidates = plan.candidates_for(settings, train)
+        run = Run(engine, train, dev, settings, candidates, folder, watcher, workers, kept=kept, started=started)
+        run.to_the_end()
+    return _result(engine, train, settings, run, folder)
+
+
+def _with_dev(train: Dataset, dev: Dataset | None, settings: TuneSettings, watcher: Observer) -> tuple[Dataset, Dataset]:
+    if dev is not None and dev.examples:
+        return train, dev
+    if len(train.examples) < 20:
+        watcher.note(f"No dev data, and only {len(train.examples)} examples: checkpoints are chosen on the training data themselves.")
+        return train, train
+    parts = split(train, DEV_SHARE, seed=settings.seed)
+    watcher.note(f"No dev data: {len(parts.dev.examples)} of {len(train.examples)} examples were set aside to choose on.")
+    return parts.train, parts.dev
+
+
+def _config(engine: Differentiable, train: Dataset, dev: Dataset, settings: TuneSettings) -> dict[str, Any]:
+    return {
+        "settings": settings.model_dump(mode="json"),
+        "model": engine.fingerprint.model_dump(mode="json"),
+        "dtype": str(engine.module.dtype),
+        "train": train.sha256,
+        "dev": dev.sha256,
+    }
+
+
+@contextlib.contextmanager
+def _memory_advice() -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error).lower()
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "memory" not in text:
+            raise
+        raise OutOfMemory(
+            f"Memory ran out: {str(error).splitlines()[0] if str(error) else 'no more could be had'}. Lower `--micro-tokens` (less is computed "
+            "at once, same result), turn on `--checkpointing`, or lower `--positions`."
+        ) from error
+
+
+@contextlib.contextmanager
+def _engine_mode(engine: Any, settings: TuneSettings) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        if settings.checkpointing:
+            stack.enter_context(engine.recomputing())
+        if settings.compile_layers:
+            stack.enter_context(engine.compiled())
+        yield
+
+
+def _result(engine: Differentiable, train: Dataset, settings: TuneSettings, run: Run, folder: RunFolder) -> TuneResult:
+    candidate = run.candidates[run.search.winner()]
+    key_LHND, value_LHND, step, dev_loss = run.best()
+    start = run.start_of(run.search.winner())
+    prefix = Prefix.make(
+        name=settings.name,
+        kind="learned",
+        key_LHND=key_LHND.to(engine.module.dtype),
+        value_LHND=value_LHND.to(engine.module.dtype),
+        fingerprint=engine.fingerprint,
+        geometry=engine.geometry,
+        prompt_format=start.prompt_format,
+        parents=start.parents,
+        training_data=train.sha256,
+        recipe={
+            "settings": settings.model_dump(mode="json"),
+            "candidate": candidate.model_dump(mode="json"),
+            "best_step": step,
+            "steps": run.search.total,
+            "targets_seen": run.targets_seen,
+            "seconds": round(run.seconds, 1),
+            "stopped": run.stopped,
+        },
+        seed=settings.seed,
+        quality={"dev_loss": dev_loss},
+        licence=settings.licence,
+        instruction=instruction_for(train, settings.instruction),
+    )
+    folder.finish({**prefix.header.recipe, "quality": dict(prefix.header.quality), "positions": prefix.positions}, run.curves())
+    return TuneResult(prefix=prefix, seconds=run.seconds, history=tuple(run.history), stopped=run.stopped)
