@@ -57,7 +57,8 @@ def test_a_bad_row_is_named_by_its_line(rows: Any, row: dict[str, Any], reason: 
     with pytest.raises(DataError) as error:
         read_requests(path, instruction=None)
     assert "1 of 2 rows cannot be answered" in str(error.value)
-    assert f"line 2: {reason[:20]}" in str(error.value) and reason in str(error.value)
+    (line,) = (line for line in str(error.value).splitlines() if line.startswith("  line 2: "))
+    assert reason in line
 
 
 def test_many_bad_rows_are_counted(tmp_path: Path):

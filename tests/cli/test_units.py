@@ -18,7 +18,7 @@ def test_a_duration_is_seconds(text: object, seconds: float):
 
 @pytest.mark.parametrize("text", ["", "0", "0s", "-5", "2 weeks", "m", "1s2m", "nan", "inf", "1e5", "9" * 400])
 def test_what_is_no_time_is_refused(text: str):
-    with pytest.raises(typer.BadParameter, match="is no time above zero. Write 90s"):
+    with pytest.raises(typer.BadParameter, match=r"is no time above zero. Write 90s"):
         duration(text)
 
 

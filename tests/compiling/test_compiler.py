@@ -14,5 +14,5 @@ def test_a_compiler_is_the_module_of_its_name():
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(RegistryError, match="No `telepathy` among compilers. Known: .*text"):
+    with pytest.raises(RegistryError, match=r"No `telepathy` among compilers. Known: .*text"):
         compiler.get("telepathy")

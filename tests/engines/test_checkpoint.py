@@ -160,7 +160,6 @@ def test_the_fingerprint_sees_one_weight(folder_of, copy):
     weights = load_file(copy / "model.safetensors")
     weights["model.norm.weight"][3] += 1e-3
     save_file(weights, copy / "model.safetensors", {"format": "pt"})
-    # The same size, and even when the same nanosecond, another hash: what is remembered goes by the time of change.
     assert set(original.differences(engine(copy).fingerprint)) == {"weights"}
 
 

@@ -55,7 +55,7 @@ rows = st.lists(
 
 @given(rows, st.integers(1, 300))
 def test_buckets_hold_every_row_once_and_keep_to_the_limit(rows, most):
-    groups = bucket(rows, most_tokens=most)
+    groups = bucket(rows, most_tokens=most, group_overhead=8)
     assert sorted(index for group in groups for index in group) == list(range(len(rows)))
     for group in groups:
         assert len(group) == 1 or len(group) * max(fed_tokens(rows[index]) for index in group) <= most

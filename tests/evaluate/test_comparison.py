@@ -120,6 +120,14 @@ def test_differences_are_to_the_reference_and_paired(task: Task) -> None:
     assert (same.value, same.p_value) == (0, 1)
 
 
+def test_two_rows_prove_nothing(task: Task) -> None:
+    import dataclasses
+
+    short = dataclasses.replace(task, dev=task.dev.limit(2))
+    against = row_of(assemble(short, {"prefix": 2, "zero-shot": 0}), "zero-shot").against_reference
+    assert against.p_value == 0.5
+
+
 def test_the_best_comes_first_and_failures_last(task: Task) -> None:
     comparison = assemble(task, {"zero-shot": 1, "lora": 7, "few-shot:2": 3}, failed={"finetune": "no memory"})
     assert [row.contender for row in comparison.ranked()] == ["lora", "few-shot:2", "zero-shot", "finetune"]

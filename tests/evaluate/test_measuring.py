@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 
 from foreword.data.dataset import Dataset
 from foreword.errors import StoreError
-from foreword.evaluate.measuring import Finding, Job, is_out_of_memory, mean_prior, peak_memory, run
+from foreword.evaluate.measuring import ORPHANED, Finding, Job, is_out_of_memory, mean_prior, peak_memory, run
 from foreword.evaluate.task import SuccessRule, Task, make_task
 from foreword.types import Example, Message
 
@@ -123,3 +125,15 @@ def test_peak_memory_grows_with_what_is_held() -> None:
     held = bytearray(before + 50_000_000)
     held[::4096] = b"\1" * len(held[::4096])
     assert peak_memory() >= before + 50_000_000
+
+
+def test_a_contender_does_not_outlive_its_parent() -> None:
+    code = (
+        "import time; from foreword.evaluate.measuring import end_with_parent; end_with_parent(); print('up', flush=True); time.sleep(120)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        assert process.poll() is None
+        process.stdin.close()
+        assert process.wait(timeout=60) == ORPHANED

@@ -98,10 +98,11 @@ def _publish(prefix: Prefix, folder: Path, root: Path | None) -> Reference:
 
 
 def _make_ready(folder: Path, *, fresh: bool) -> None:
-    """Clears a run's own files, and nothing else, where the run is finished or is to start over."""
+    """Clears a run's own files, and nothing else, unless there is an unfinished run to go on with."""
     from foreword.tuning import run_folder
 
-    if not fresh and not (folder / run_folder.DONE).is_file():
+    unfinished = (folder / run_folder.STATE).is_file() and not (folder / run_folder.DONE).is_file()
+    if unfinished and not fresh:
         return
     # The state goes last: whatever interrupts this, a folder without it is never continued by mistake.
     for name in (run_folder.STATE, run_folder.CONFIG, run_folder.LOG, run_folder.CURVES, run_folder.CURVES_PNG, run_folder.DONE):

@@ -115,17 +115,19 @@ class _Talk:
 
     def _pieces(self) -> Iterator[str]:
         """The answer in pieces; the oldest exchanges go where the window is too small for all of them."""
-        dropped = 0
+        turns = self._turns
         while True:
-            pieces = self._engine.stream((*self._lead, *self._turns), prefix=self._prefix, sampling=self._sampling)
             try:
+                pieces = self._engine.stream((*self._lead, *turns), prefix=self._prefix, sampling=self._sampling)
                 first = next(pieces, None)
             except WindowError:
-                if len(self._turns) == 1:
+                if len(turns) == 1:
                     raise
-                self._turns, dropped = self._turns[2:], dropped + 1
+                turns = turns[2:]
                 continue
             break
+        dropped = (len(self._turns) - len(turns)) // 2
+        self._turns = turns
         if dropped:
             say(f"The window is full: the oldest {dropped} {'exchange was' if dropped == 1 else 'exchanges were'} dropped.")
         if first is not None:

@@ -83,18 +83,31 @@ def pack(rows: Sequence[Row], *, prefix_positions: int, padding_id: int, device:
     )
 
 
-def bucket(rows: Sequence[Row], *, most_tokens: int) -> list[list[int]]:
-    """Groups row indices of like length so that no group, padding included, exceeds `most_tokens` (one row may).
+def bucket(rows: Sequence[Row], *, most_tokens: int, group_overhead: int) -> list[list[int]]:
+    """Groups row indices of like length so that padding and the number of groups together cost least.
 
-    Longest first, so that a batch that does not fit in memory fails at once rather than late.
+    A group computes its size times its longest row, and starting one costs as much as `group_overhead` tokens; the
+    best cut of the rows in order of length is found by dynamic programming. Longest first, so that a batch that does
+    not fit in memory fails at once rather than late.
+
+    Args:
+        most_tokens: bound on a group, padding included; only a single row may exceed it.
+        group_overhead: cost of one more group, in tokens.
     """
     order = sorted(range(len(rows)), key=lambda index: -fed_tokens(rows[index]))
-    groups: list[list[int]] = []
-    longest = 0
-    for index in order:
-        if groups and (len(groups[-1]) + 1) * longest <= most_tokens:
-            groups[-1].append(index)
-        else:
-            groups.append([index])
-            longest = fed_tokens(rows[index])
-    return groups
+    lengths = [fed_tokens(rows[index]) for index in order]
+    cost = [0.0] + [float("inf")] * len(order)
+    cut = [0] * (len(order) + 1)
+    for end in range(1, len(order) + 1):
+        for first in range(end - 1, -1, -1):
+            padded = (end - first) * lengths[first]
+            if padded > most_tokens and end - first > 1:
+                break
+            if cost[first] + padded + group_overhead < cost[end]:
+                cost[end], cut[end] = cost[first] + padded + group_overhead, first
+    groups = []
+    end = len(order)
+    while end:
+        groups.append(order[cut[end] : end])
+        end = cut[end]
+    return groups[::-1]

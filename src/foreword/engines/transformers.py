@@ -5,6 +5,7 @@ Axes: L layer, B row, H KV head, N virtual position, T token, S slot, D head or 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from foreword.engine import Conversation, Progress, Row
-from foreword.engines import _attention
+from foreword.engines import _attention, _layers
 from foreword.engines._cache import PrefixView
 from foreword.engines._checkpoint import fingerprint as checkpoint_fingerprint
 from foreword.engines._checkpoint import resolve
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 GENERATION_ROWS = 32
 SCORING_TOKENS = 4096
+GROUP_OVERHEAD, GPU_GROUP_OVERHEAD = {"cpu": 48}, 4096
+"""What starting one more group of rows costs, in tokens computed (measured on the CPU: about 20 ms)."""
 SELF_CHECK_TOLERANCE = {torch.float32: 0.05, torch.bfloat16: 1.5, torch.float16: 0.5}
 """Largest log-probability difference (nats) accepted between our path and the module's own at load. The probe is
 improbable text, on which bfloat16 noise alone reaches 0.6."""
@@ -284,7 +287,15 @@ class TransformersEngine:
 
     def batches(self, rows: Sequence[Row], *, most_tokens: int) -> list[list[int]]:
         """Row indices in groups of like length whose padded size stays within `most_tokens`."""
-        return bucket(rows, most_tokens=most_tokens)
+        return bucket(rows, most_tokens=most_tokens, group_overhead=GROUP_OVERHEAD.get(self.device.type, GPU_GROUP_OVERHEAD))
+
+    def recomputing(self) -> contextlib.AbstractContextManager[None]:
+        """While open, activations are computed again in the backward pass: more time, a fraction of the memory."""
+        return _layers.recomputing(_layers.layers_of(self._body, self._geometry.layers))
+
+    def compiled(self) -> contextlib.AbstractContextManager[None]:
+        """While open, the layers run through torch.compile; the first steps are slow. On the CPU it needs a C++ compiler."""
+        return _layers.compiled(_layers.layers_of(self._body, self._geometry.layers))
 
     # --- answering ---------------------------------------------------------------------------------------------
 

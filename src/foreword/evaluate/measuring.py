@@ -2,8 +2,8 @@
 
 Each contender has a process of its own, started by `comparison.py` with `run_job`: what it does to the model, the memory
 it takes and the way it fails are its own. The job arrives as a pickle in a folder that the parent made; the finding goes
-back as JSON in the same folder. Progress goes line by line through the process's standard output, as JSON; whatever a
-library prints is sent to standard error.
+back as JSON in the same folder. The parent holds the process's standard input open for as long as it lives. Progress goes
+line by line through the process's standard output, as JSON; whatever a library prints is sent to standard error.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import pickle
 import random
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from foreword.types import Example, Message, Sampling, Usage
 JOB_FILE = "job.pickle"
 FINDING_FILE = "finding.json"
 LATENCY_ROWS = 10
+ORPHANED = 3
 TARGET_ROWS = 8
 CONTENT_FREE = ("N/A", "", "[MASK]")
 """Zhao et al. 2021, "Calibrate Before Use", §5: the ensemble of content-free inputs."""
@@ -131,6 +133,7 @@ def run_job(folder: Path) -> int:
     A `ForewordError` and a lack of memory are written down as the reason of the failure. Anything else is a bug, and
     ends the process with its traceback on standard error.
     """
+    end_with_parent()
     lines = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     job: Job = pickle.loads((folder / JOB_FILE).read_bytes())
@@ -146,6 +149,17 @@ def run_job(folder: Path) -> int:
         return 1
     _write(folder, {"finding": finding.model_dump()})
     return 0
+
+
+def end_with_parent() -> None:
+    """Ends this process when the other end of its standard input closes: a parent that was killed must not leave it training."""
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        os._exit(ORPHANED)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -70,12 +70,13 @@ def close_gaps(key_LHKD: Tensor, kept_LHK: Tensor, geometry: Geometry) -> Tensor
 
 
 def _prompts(context: StartContext, start: Start) -> list[Row]:
-    """Rows whose tokens do the looking: examples that are not themselves in the start."""
-    rows = []
+    """Rows whose tokens do the looking: examples that are not themselves in the start and fit beside it."""
+    rows: list[Row] = []
     for index, example in enumerate(context.train.examples):
-        if index not in start.used:
-            prompt = context.engine.render(example.messages, prompt_format=start.prompt_format)
-            rows.append(Row(prompt=prompt, targets=(context.engine.answer_ids(example.completions[0]),)))
         if len(rows) == LOOKED_AT:
             break
+        prompt = context.engine.render(example.messages, prompt_format=start.prompt_format)
+        target = context.engine.answer_ids(example.completions[0])
+        if index not in start.used and start.positions + len(prompt) + len(target) <= context.engine.window:
+            rows.append(Row(prompt=prompt, targets=(target,)))
     return rows

@@ -9,33 +9,43 @@ from foreword.tuning.search import Candidate, SearchState, steps_in_all
 from foreword.tuning.settings import TuneSettings
 
 CLASSIFICATION_TARGETS = (400, 2000)
-GENERATION_TARGETS = (400, 1600)
+GENERATION_TARGETS = (400, 1200)
 EPOCHS = 8
 """Small data are seen this often, large data in part."""
-PROBE_SHARE = 0.12
-"""Share of the winner's training that each probe takes."""
+PROBE_SHARE = 0.2
+"""Share of the winner's training that each probe takes; shorter ones still sit on the chance plateau and tell nothing."""
+SEARCH_FROM_TARGETS = 4000
+"""Below this many training targets probes cost more than they find, and the most reliable start is taken unprobed."""
+CLASSIFICATION_BATCH, GENERATION_BATCH = 8, 16
 
 
-def candidates_for(settings: TuneSettings, train: Dataset) -> tuple[Candidate, ...]:
-    """The ways to begin that are worth a probe; a setting given by the user leaves only its own value."""
-    rates = (settings.learning_rate,) if settings.learning_rate else _rates(train, settings)
+def batch_targets(settings: TuneSettings, train: Dataset) -> int:
+    """Targets per step: labels carry little gradient each, so smaller batches and more steps serve them better."""
+    return settings.batch_targets or (CLASSIFICATION_BATCH if train.labels else GENERATION_BATCH)
+
+
+def candidates_for(settings: TuneSettings, train: Dataset, *, targets: int) -> tuple[Candidate, ...]:
+    """The ways to begin that are worth a probe within `targets`; a setting given by the user leaves only its own value."""
+    starts, rates = _classification_starts() if train.labels else _generation_starts(settings)
     if settings.initialisation != "auto":
-        starts = ((settings.initialisation, 0),)
-    elif train.labels:
-        starts = (("few-shot:4", 0), ("few-shot:4", 1))
-    elif settings.positions:
-        starts = (("few-shot:8", 0),)
-    else:
-        starts = (("few-shot:2", 0),)
-    return tuple(
-        Candidate(initialisation=start, learning_rate=rate, positions=settings.positions, draw=draw) for start, draw in starts for rate in rates
-    )
+        starts, rates = [(settings.initialisation, 0)], rates[::-1] if settings.initialisation == "random" else rates
+    if settings.learning_rate:
+        rates = [settings.learning_rate]
+    made = [
+        Candidate(initialisation=start, learning_rate=rate, positions=settings.positions, draw=draw)
+        for rate in rates
+        for start, draw in starts
+    ]
+    return tuple(made if targets >= SEARCH_FROM_TARGETS else made[:1])
 
 
-def _rates(train: Dataset, settings: TuneSettings) -> tuple[float, ...]:
-    if settings.initialisation != "auto":
-        return (0.02, 0.05)
-    return (0.02,) if train.labels else (0.05,)
+def _classification_starts() -> tuple[list[tuple[str, int]], list[float]]:
+    return [("few-shot:4", 0), ("few-shot:4", 1)], [0.02, 0.01]
+
+
+def _generation_starts(settings: TuneSettings) -> tuple[list[tuple[str, int]], list[float]]:
+    # Many positions cut down to the wanted few start lower than few positions read as they are.
+    return [("few-shot:8" if settings.positions else "few-shot:2", 0)], [0.05, 0.02]
 
 
 def targets_to_see(settings: TuneSettings, train: Dataset, targets: int) -> int:

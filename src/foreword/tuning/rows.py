@@ -46,24 +46,32 @@ def encode_examples(
     long_lines = []
     for example in examples:
         prompt = engine.render(example.messages, prompt_format=prompt_format)
+        long = False
         for completion in example.completions:
             target = engine.answer_ids(completion)
             excess = len(prompt) + len(target) - room
             if excess > 0:
-                long_lines.append(example.line)
                 if on_long == "fail":
-                    raise WindowError(
-                        f"Line {example.line}: prompt and answer take {len(prompt) + len(target)} tokens; {room} fit after the prefix. "
-                        "Shorten it, or pass `--on-long skip` or `--on-long truncate`."
-                    )
+                    raise too_long(example, len(prompt) + len(target), room)
+                long = True
                 if on_long == "skip" or excess >= len(target):
                     continue
                 target = target[: len(target) - excess]
             prompts.setdefault(prompt, []).append(target)
+        if long:
+            long_lines.append(example.line)
     if long_lines:
         logger.warning("%d examples were too long and were %s: lines %s", len(long_lines), _past(on_long), _some(long_lines))
     rows = tuple(Row(prompt=prompt, targets=tuple(targets)) for prompt, targets in prompts.items())
     return EncodedRows(rows=rows, long_lines=tuple(long_lines))
+
+
+def too_long(example: Example, tokens: int, room: int) -> WindowError:
+    """What to say of an example that takes `tokens` positions where `room` are left."""
+    return WindowError(
+        f"Line {example.line}: prompt and answer take {tokens} tokens; {room} fit after the prefix. "
+        "Shorten it, or pass `--on-long skip` or `--on-long truncate`."
+    )
 
 
 def _past(on_long: OnLong) -> str:

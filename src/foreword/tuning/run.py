@@ -5,8 +5,9 @@ Axes: L layer, H KV head, N virtual position, D head dimension.
 
 from __future__ import annotations
 
+import heapq
+import math
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,14 +21,15 @@ from foreword.tuning.dev_loss import DevLoss
 from foreword.tuning.initialisation import Start, StartContext
 from foreword.tuning.observer import Observer
 from foreword.tuning.parameters import PrefixParameters, Reparameterised, ScaledOffsets
-from foreword.tuning.rows import encode_examples
+from foreword.tuning.rows import encode_examples, too_long
 from foreword.tuning.run_folder import RunFolder
-from foreword.tuning.search import Candidate, SearchState
+from foreword.tuning.search import Candidate, SearchState, probe_steps
 from foreword.tuning.settings import TuneSettings
 from foreword.tuning.trainer import BatchOrder, Schedule, StepRecord, Trainer
 from foreword.tuning.workers import Workers
+from foreword.types import Example
 
-DEV_LIMIT = 192
+DEV_LIMIT = 128
 """Dev examples that choose; more cost time and change little."""
 WARMUP_SHARE = 0.05
 HOLD_SHARE = 0.25
@@ -46,27 +48,33 @@ class Run:
         train: Dataset,
         dev: Dataset,
         settings: TuneSettings,
-        candidates: Sequence[Candidate],
         folder: RunFolder,
         watcher: Observer,
         workers: Workers,
         *,
         kept: tuple[dict[str, Tensor], dict[str, Any]] | None,
-        started: float,
     ) -> None:
         self._engine, self._train, self._dev, self._settings = engine, train, dev, settings
-        self.candidates, self._folder, self._watcher, self._workers = candidates, folder, watcher, workers
+        self._folder, self._watcher, self._workers = folder, watcher, workers
+        self._batch = plan.batch_targets(settings, train)
         self._kept_tensors, about = kept if kept is not None else ({}, {})
-        self._earlier_seconds, self._started = float(about.get("seconds", 0.0)), started
+        self._now = time.perf_counter if settings.budget_clock == "wall" else time.process_time
+        self._earlier_seconds, self._started = float(about.get("seconds", 0.0)), self._now()
         self.history: list[dict[str, Any]] = list(about.get("history", []))
-        self.stopped: str | None = None
+        self._targets_seen = sum(record["targets"] for record in self.history)
+        self.stopped: str | None = about.get("stopped")
         self._room = self._room_for_prefix()
         self._starts: dict[int, Start] = {}
         self._rows: dict[int, tuple[Row, ...]] = {}
         self._best: dict[int, dict[str, Tensor]] = {}
         self._dev_losses: dict[str, DevLoss] = {}
         self._trainers: dict[int, Trainer] = {}
+        self.candidates: tuple[Candidate, ...] = tuple(Candidate.model_validate(fields) for fields in about.get("candidates", []))
         self.search = SearchState.model_validate(about["search"]) if about else self._begin()
+        if self._kept_tensors:
+            # At once, not when their turn comes: the next state that is saved must hold all of them again.
+            for number in self.search.alive():
+                self._trainer(number)
         self._announce()
 
     # --- the run -----------------------------------------------------------------------------------------------
@@ -78,18 +86,21 @@ class Run:
             self._watcher.stage(f"{'training' if self.search.final else 'probing'} {self.candidates[number]}")
             trainer = self._trainer(number)
             was_final = self.search.final
+            failure: NonFiniteLoss | None = None
             try:
                 trainer.run(until, after_step=lambda record, number=number: self._note_step(number, record))
                 dev_loss = self._evaluate(number, trainer)
             except NonFiniteLoss as error:
-                self._give_up(number, error)
-                dev_loss = float("inf")
+                self._watcher.note(f"{self.candidates[number]}: {error}")
+                failure, dev_loss = error, math.inf
             self.search.record(number, until, dev_loss)
-            if self.search.final and not was_final:
+            if failure is not None:
+                self._stop_if_nothing_is_left(failure)
+            if self.search.final and not was_final and self.stopped is None:
                 self._fit_into_budget()
             for loser in [other for other in self._trainers if not self.search.progress[other].alive]:
                 del self._trainers[loser]
-            if self.search.stalled(self._settings.patience):
+            if self.stopped is None and self.search.stalled(self._settings.patience):
                 self.stopped = f"no improvement in {self._settings.patience} evaluations"
             self._save()
 
@@ -107,20 +118,20 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Wall time so far, that of interrupted parts included."""
-        return self._earlier_seconds + time.perf_counter() - self._started
+        """Time so far on the budget's clock, that of interrupted parts included."""
+        return self._earlier_seconds + self._now() - self._started
 
     @property
     def targets_seen(self) -> int:
         """Training targets seen, probes included."""
-        return sum(record["targets"] for record in self.history)
+        return self._targets_seen
 
     def curves(self) -> dict[str, Any]:
         """Loss curves by candidate, to draw."""
         curves = {
             str(candidate): {
                 "train": [(record["step"], record["loss"]) for record in self.history if record["candidate"] == number],
-                "dev": self.search.progress[number].dev,
+                "dev": [(step, loss) for step, loss in self.search.progress[number].dev if math.isfinite(loss)],
             }
             for number, candidate in enumerate(self.candidates)
         }
@@ -129,46 +140,52 @@ class Run:
     # --- beginning ---------------------------------------------------------------------------------------------
 
     def _begin(self) -> SearchState:
-        rows = self._rows_of(0)
-        targets = sum(len(row.targets) for row in rows)
-        wanted = plan.targets_to_see(self._settings, self._train, targets)
-        total = max(1, round(wanted / self._settings.batch_targets))
+        self.candidates = plan.candidates_for(self._settings, self._train, targets=0)
+        targets = sum(len(row.targets) for row in self._rows_of(0))
+        total = max(1, round(plan.targets_to_see(self._settings, self._train, targets) / self._batch))
+        pace = None
         if self._settings.budget_seconds is not None:
             self._watcher.stage("measuring the pace")
-            within = plan.steps_within(
-                self._settings.budget_seconds - self.seconds, self._pace(), candidates=len(self.candidates), settings=self._settings
-            )
+            pace = self._pace()
+            within = plan.steps_within(self._settings.budget_seconds - self.seconds, pace, candidates=1, settings=self._settings)
+            within = self._workers.agree(within)
             total = within if self._settings.examples_seen is None else min(total, within)
+        self.candidates = plan.candidates_for(self._settings, self._train, targets=total * self._batch)
+        if pace is not None and len(self.candidates) > 1:
+            left = self._settings.budget_seconds - self.seconds if self._settings.budget_seconds is not None else 0.0
+            within = plan.steps_within(left, pace, candidates=len(self.candidates), settings=self._settings)
+            total = min(total, self._workers.agree(within))
         return plan.begin(total, candidates=len(self.candidates), settings=self._settings)
 
     def _announce(self) -> None:
         steps = plan.steps_in_all(len(self.candidates), rung=self.search.rung, total=self.search.total)
-        self._watcher.planned(steps * self._settings.batch_targets)
+        order = BatchOrder(self._rows_of(0), batch_targets=self._batch, seed=self._settings.seed)
+        self._watcher.planned(round(steps * order.targets_per_step))
 
     def _pace(self) -> plan.Pace:
         """Times a few steps of a throw-away trainer; the first one, which warms caches up, does not count."""
         trainer = self._new_trainer(0, Schedule(peak=1e-9, warmup=1, hold=1, total=1))
         trainer.run(1)
-        began = time.perf_counter()
+        began = self._now()
         trainer.run(1 + PACE_STEPS)
-        step_seconds = (time.perf_counter() - began) / PACE_STEPS
-        began = time.perf_counter()
+        step_seconds = (self._now() - began) / PACE_STEPS
+        began = self._now()
         self._dev_loss(0)(*self._keys_values(trainer))
-        return plan.Pace(step_seconds=step_seconds, evaluation_seconds=time.perf_counter() - began)
+        return plan.Pace(step_seconds=step_seconds, evaluation_seconds=self._now() - began)
 
     def _fit_into_budget(self) -> None:
         """With the probes done and their pace known, plans the rest of the winner's steps into what is left of the budget."""
         if self._settings.budget_seconds is None:
             return
         number = self.search.winner()
-        began = time.perf_counter()
+        began = self._now()
         self._dev_loss(number)(*self._keys_values(self._trainer(number)))
-        evaluation_seconds = time.perf_counter() - began
+        evaluation_seconds = self._now() - began
         mine = [record for record in self.history if record["candidate"] == number]
         step_seconds = sum(record["seconds"] for record in mine) / len(mine)
         left = self._settings.budget_seconds - self.seconds - self._settings.evaluations * evaluation_seconds
         done = self.search.progress[number].step
-        fitting = done + max(1, int(left / step_seconds))
+        fitting = self._workers.agree(done + max(1, int(left / step_seconds)))
         if self._settings.examples_seen is not None:
             fitting = min(fitting, self.search.total)
         self.search.total = self.search.target = fitting
@@ -211,17 +228,32 @@ class Run:
             if not encoded.rows:
                 raise TuningError(f"No example of {self._train.path} fits into the window beside {start.positions} prefix positions.")
             if encoded.long_lines:
-                self._watcher.note(f"{len(encoded.long_lines)} examples were too long (lines {', '.join(map(str, encoded.long_lines[:10]))}).")
+                self._watcher.note(
+                    f"{len(encoded.long_lines)} examples were too long (lines {', '.join(map(str, encoded.long_lines[:10]))})."
+                )
             self._rows[number] = encoded.rows
         return self._rows[number]
 
     def _room_for_prefix(self) -> int:
-        """Positions that a start may take: half the window at most, and what the longest example leaves."""
-        longest = max(
-            len(self._engine.render(example.messages)) + max(len(self._engine.answer_ids(text)) for text in example.completions)
-            for example in sorted(self._train.examples, key=lambda example: -len(example.prompt))[:3]
-        )
-        return max(1, min(self._engine.window // 2, self._engine.window - longest))
+        """Positions that a start may take: half the window at most, and what the longest example leaves.
+
+        Where long examples may be skipped or shortened, those do not press a start below a quarter of the window.
+
+        Raises:
+            WindowError: the longest example leaves no room and must not be skipped or shortened.
+        """
+        window = self._engine.window
+        takes = {
+            index: len(self._engine.render(example.messages)) + max(len(self._engine.answer_ids(text)) for text in example.completions)
+            for index, example in heapq.nlargest(3, enumerate(self._train.examples), key=lambda numbered: _characters(numbered[1]))
+        }
+        index, longest = max(takes.items(), key=lambda item: item[1])
+        wanted = self._settings.positions or 1
+        if self._settings.on_long != "fail":
+            return max(min(window // 2, window - longest), window // 4)
+        if longest + wanted > window:
+            raise too_long(self._train.examples[index], longest, window - wanted)
+        return min(window // 2, window - longest)
 
     def _trainer(self, number: int) -> Trainer:
         if number not in self._trainers:
@@ -231,7 +263,8 @@ class Run:
                 trainer.load_state(
                     {key: value for key, value in mine.items() if not key.startswith("best.")}, step=self.search.progress[number].step
                 )
-                self._best[number] = {key.removeprefix("best."): value for key, value in mine.items() if key.startswith("best.")}
+                if best := {key.removeprefix("best."): value for key, value in mine.items() if key.startswith("best.")}:
+                    self._best[number] = best
             self._trainers[number] = trainer
         return self._trainers[number]
 
@@ -240,11 +273,12 @@ class Run:
             self._engine,
             objective.get(self._settings.objective),
             self._parameters(number),
-            BatchOrder(self._rows_of(number), batch_targets=self._settings.batch_targets, seed=self._settings.seed),
+            BatchOrder(self._rows_of(number), batch_targets=self._batch, seed=self._settings.seed),
             schedule,
             micro_tokens=self._settings.micro_tokens
             or (GPU_MICRO_TOKENS if self._engine.module.device.type == "cuda" else CPU_MICRO_TOKENS),
             workers=self._workers,
+            clock=self._now,
         )
 
     def _parameters(self, number: int) -> PrefixParameters:
@@ -258,41 +292,44 @@ class Run:
         return Schedule(
             peak=self.candidates[number].learning_rate,
             warmup=max(1, round(WARMUP_SHARE * self.search.rung / plan.PROBE_SHARE)),
-            hold=max(round(HOLD_SHARE * total), self.search.progress[number].step if self.search.final else 0),
+            hold=max(round(HOLD_SHARE * total), probe_steps(len(self.candidates), rung=self.search.rung)),
             total=total,
         )
 
     # --- noting ------------------------------------------------------------------------------------------------
 
     def _note_step(self, number: int, record: StepRecord) -> bool:
-        targets = self._settings.batch_targets
         self.history.append(
             {
                 "candidate": number,
                 "step": record.step,
                 "loss": record.loss,
                 "learning_rate": record.learning_rate,
-                "targets": targets,
+                "targets": record.targets,
                 "tokens": record.fed_tokens,
                 "gradient_norm": record.gradient_norm,
                 "seconds": record.seconds,
             }
         )
-        self._watcher.step(record.loss, len(self.history) * targets, record.fed_tokens / record.seconds)
+        self._targets_seen += record.targets
+        self._watcher.step(record.loss, self._targets_seen, record.fed_tokens / record.seconds)
         return True
 
     def _dev_loss(self, number: int) -> DevLoss:
         start = self.start_of(number)
         if start.prompt_format not in self._dev_losses:
-            self._dev_losses[start.prompt_format] = DevLoss(
+            # The room beside the longest start allowed, so that candidates of any length are judged on the same examples.
+            made = DevLoss(
                 self._engine,
                 self._dev,
                 prompt_format=start.prompt_format,
-                room=self._engine.window - start.positions,
+                room=self._engine.window - max(self._room, start.positions),
                 limit=DEV_LIMIT,
                 seed=self._settings.seed,
-                on_long="skip",
             )
+            if made.left_out:
+                self._watcher.note(f"{made.left_out} dev examples are too long and are left out.")
+            self._dev_losses[start.prompt_format] = made
         return self._dev_losses[start.prompt_format]
 
     def _keys_values(self, trainer: Trainer) -> tuple[Tensor, Tensor]:
@@ -303,19 +340,22 @@ class Run:
 
     def _evaluate(self, number: int, trainer: Trainer) -> float:
         loss = self._dev_loss(number)(*self._keys_values(trainer))
+        if not math.isfinite(loss):
+            raise NonFiniteLoss(f"The dev loss became {loss} after step {trainer.step}. Lower `--learning-rate`, or use `--dtype float32`.")
         self._watcher.evaluated(str(self.candidates[number]), loss)
         earlier = [value for _, value in self.search.progress[number].dev]
         if loss < min(earlier, default=float("inf")):
             self._best[number] = trainer.snapshot()
         return loss
 
-    def _give_up(self, number: int, error: NonFiniteLoss) -> None:
-        """A candidate whose loss is not finite loses its probe; the winner stops at its best checkpoint."""
-        self._watcher.note(str(error))
-        if self.search.final:
-            if number not in self._best:
-                raise error
-            self.stopped = str(error)
+    def _stop_if_nothing_is_left(self, error: NonFiniteLoss) -> None:
+        """A candidate whose loss is not finite has lost its probe; a winner, or the last of them, stops at its best checkpoint."""
+        number = self.search.winner()
+        if not self.search.final or math.isfinite(self.search.progress[number].latest):
+            return
+        if number not in self._best:
+            raise NonFiniteLoss(f"{error} No checkpoint was worth keeping yet.") from error
+        self.stopped = f"{error} The best prefix so far, of step {self.search.progress[number].best[0]}, is kept."
 
     def _save(self) -> None:
         if self._folder.path is None:
@@ -327,6 +367,17 @@ class Run:
             if self.search.progress[number].alive
             for name, tensor in snapshot.items()
         }
-        about = {"search": self.search.model_dump(mode="json"), "seconds": self.seconds, "history": self.history}
+        about = {
+            "candidates": [candidate.model_dump(mode="json") for candidate in self.candidates],
+            "search": self.search.model_dump(mode="json"),
+            "seconds": self.seconds,
+            "history": self.history,
+            "stopped": self.stopped,
+        }
         self._folder.save_state(tensors, about)
         self._folder.log(self.history)
+
+
+def _characters(example: Example) -> int:
+    """A guess of how many tokens an example takes that costs no tokenising."""
+    return sum(len(message.content) for message in example.messages) + max(len(text) for text in example.completions)

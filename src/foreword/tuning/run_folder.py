@@ -5,6 +5,7 @@ Every file is replaced whole, so a run that is killed at any moment leaves a fol
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -33,6 +34,8 @@ class RunFolder:
         if self.path is None:
             return
         self.path.mkdir(parents=True, exist_ok=True)
+        for leftover in self.path.glob("*.part"):
+            leftover.unlink(missing_ok=True)
         before = self._read(CONFIG)
         if before is not None and before != json.loads(json.dumps(config)):
             changed = sorted(key for key in {*before, *config} if before.get(key) != json.loads(json.dumps(config.get(key))))
@@ -40,6 +43,9 @@ class RunFolder:
                 f"{self.path} holds a run that differs in: {', '.join(changed)}. Choose another run folder, or start over with `--fresh`."
             )
         self._write(CONFIG, json.dumps(config, indent=1))
+        if not (self.path / STATE).is_file():
+            # A finished run is done again, and is not finished until then.
+            (self.path / DONE).unlink(missing_ok=True)
 
     def save_state(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
         """Keeps what a resumed run needs."""
@@ -73,7 +79,8 @@ class RunFolder:
         if self.path is None:
             return
         self._write(CURVES, json.dumps(curves))
-        _draw(curves, self.path / CURVES_PNG)
+        if (picture := _drawn(curves)) is not None:
+            self._write(CURVES_PNG, picture)
         self._write(DONE, json.dumps(summary, indent=1))
         (self.path / STATE).unlink(missing_ok=True)
 
@@ -81,26 +88,32 @@ class RunFolder:
         file = self.path / name if self.path else None
         if file is None or not file.is_file():
             return None
-        return json.loads(file.read_text(encoding="utf-8"))
+        try:
+            return json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise TuningError(f"{file} cannot be read ({error}); start over with `--fresh`.") from error
 
     def _write(self, name: str, data: str | bytes) -> None:
         if self.path is None:
             return
         part = self.path / f"{name}.{os.getpid()}.part"
         try:
-            part.write_bytes(data.encode() if isinstance(data, str) else data)
+            with part.open("wb") as file:
+                file.write(data.encode() if isinstance(data, str) else data)
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(part, self.path / name)
         except OSError as error:
             part.unlink(missing_ok=True)
             raise TuningError(f"{self.path / name} could not be written: {error}. The run so far is kept; free some space.") from error
 
 
-def _draw(curves: Mapping[str, Any], path: Path) -> None:
-    """Training and dev loss of every candidate, where matplotlib is installed."""
+def _drawn(curves: Mapping[str, Any]) -> bytes | None:
+    """Training and dev loss of every candidate as PNG, where matplotlib is installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        return
+        return None
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for number, (name, curve) in enumerate(curves["candidates"].items()):
@@ -109,4 +122,6 @@ def _draw(curves: Mapping[str, Any], path: Path) -> None:
         axes.plot(*zip(*curve["dev"], strict=True), color=colour, marker="o", label=name) if curve["dev"] else None
     axes.set(xlabel="step", ylabel="loss (nats): faint training, solid dev", title=curves["name"])
     axes.legend(fontsize="small")
-    figure.savefig(path, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    return picture.getvalue()

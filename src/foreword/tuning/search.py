@@ -7,7 +7,7 @@ and the last one keeps its steps and goes on. Pure bookkeeping: no tensors here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 
 from pydantic import BaseModel, ConfigDict
 
@@ -47,7 +47,7 @@ class Progress(BaseModel):
 
     @property
     def best(self) -> tuple[int, float]:
-        """Step and value of the lowest dev loss."""
+        """Step and value of the lowest dev loss; infinite stands for a loss that was not finite."""
         return min(self.dev, key=lambda point: point[1])
 
 
@@ -93,34 +93,44 @@ class SearchState(BaseModel):
         return None
 
     def record(self, number: int, step: int, dev_loss: float) -> None:
-        """Notes what a segment gave, and halves the field when every candidate has reached the target."""
+        """Notes what a segment gave, and halves the field when every candidate has reached the target.
+
+        A candidate whose loss is infinite is dropped with the worse half; one is left whatever happens.
+        """
         progress = self.progress[number]
         progress.step = step
         progress.dev.append((step, dev_loss))
         alive = self.alive()
         if self.final or any(self.progress[other].step < self.target for other in alive):
             return
-        ranked = sorted(alive, key=lambda other: self.progress[other].latest)
-        for loser in ranked[(len(ranked) + 1) // 2 :]:
+        ranked = sorted(alive, key=lambda other: (self.progress[other].latest, self.progress[other].best[1]))
+        finite = sum(math.isfinite(self.progress[other].latest) for other in ranked)
+        for loser in ranked[max(1, min(finite, (len(ranked) + 1) // 2)) :]:
             self.progress[loser].alive = False
         self.final = len(self.alive()) == 1
         self.target = self.total if self.final else min(self.total, self.target + self.rung)
 
     def winner(self) -> int:
         """The candidate that is left, or the best one so far."""
-        return min(self.alive(), key=lambda number: self.progress[number].latest if self.progress[number].dev else float("inf"))
+        return min(self.alive(), key=lambda number: self.progress[number].best[1] if self.progress[number].dev else math.inf)
 
     def stalled(self, patience: int) -> bool:
-        """Whether the winner has not improved over its last `patience` evaluations."""
-        dev: Sequence[tuple[int, float]] = self.progress[self.winner()].dev
-        return self.final and patience > 0 and len(dev) > patience and min(loss for _, loss in dev[-patience:]) > self.progress[self.winner()].best[1]
+        """Whether none of the winner's last `patience` evaluations was better than all before them."""
+        losses = [loss for _, loss in self.progress[self.winner()].dev]
+        return self.final and 0 < patience < len(losses) and min(losses[-patience:]) >= min(losses[:-patience])
 
 
 def steps_in_all(candidates: int, *, rung: int, total: int) -> int:
     """Steps that a search of this size takes, the winner's training included."""
     steps, alive, reached = 0, candidates, 0
-    while alive > 1:
-        steps += alive * rung
-        reached += rung
+    while alive > 1 and reached < total:
+        stride = min(rung, total - reached)
+        steps += alive * stride
+        reached += stride
         alive = (alive + 1) // 2
-    return steps + max(0, total - reached)
+    return steps + (total - reached if alive == 1 else 0)
+
+
+def probe_steps(candidates: int, *, rung: int) -> int:
+    """Steps that the winner has taken when it is alone, where none of its rivals fails."""
+    return rung * (candidates - 1).bit_length()

@@ -23,7 +23,8 @@ class TuneSettings(BaseModel):
         learning_rate: peak step relative to each layer's own size; None lets the probes choose.
         examples_seen: training targets to see in all, probes apart; None chooses from the amount of data.
         budget_seconds: the plan is cut to what fits into this wall time, as measured on the first steps.
-        batch_targets: targets per step.
+        budget_clock: whether the budget counts wall time or this process's processor time, which other programs do not disturb.
+        batch_targets: targets per step; None takes 8 for labels and 16 for text.
         patience: dev evaluations without improvement before the run stops early; 0 never stops.
         evaluations: dev evaluations in a run.
         seed: of data order, examples drawn and random starts.
@@ -45,10 +46,11 @@ class TuneSettings(BaseModel):
     learning_rate: float | None = Field(default=None, gt=0)
     examples_seen: int | None = Field(default=None, ge=1)
     budget_seconds: float | None = Field(default=None, gt=0)
-    batch_targets: int = Field(default=16, ge=1)
+    budget_clock: Literal["wall", "cpu"] = "wall"
+    batch_targets: int | None = Field(default=None, ge=1)
     patience: int = Field(default=0, ge=0)
     evaluations: int = Field(default=6, ge=1)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     on_long: OnLong = "fail"
     micro_tokens: int | None = Field(default=None, ge=16)
     checkpointing: bool = False

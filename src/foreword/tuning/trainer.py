@@ -47,6 +47,7 @@ class StepRecord:
     step: int
     loss: float
     learning_rate: float
+    targets: int
     target_tokens: int
     fed_tokens: int
     gradient_norm: float
@@ -61,10 +62,14 @@ class BatchOrder:
 
     def __init__(self, rows: Sequence[Row], *, batch_targets: int, seed: int) -> None:
         self._rows, self._seed = rows, seed
-        self._batch_targets = batch_targets
         self._targets = [len(row.targets) for row in rows]
         self._epochs: dict[int, list[list[int]]] = {}
         self.per_epoch = max(1, round(sum(self._targets) / batch_targets))
+
+    @property
+    def targets_per_step(self) -> float:
+        """Targets of a batch, on average: fewer than asked for where there are not as many."""
+        return sum(self._targets) / self.per_epoch
 
     def batch(self, step: int) -> list[Row]:
         """The rows of one step."""
@@ -76,7 +81,7 @@ class BatchOrder:
     def _split(self, epoch: int) -> list[list[int]]:
         draw = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
         order = torch.randperm(len(self._rows), generator=draw).tolist()
-        share = sum(self._targets) / self.per_epoch
+        share = self.targets_per_step
         batches: list[list[int]] = [[] for _ in range(self.per_epoch)]
         seen = 0
         for index in order:
@@ -100,10 +105,11 @@ class Trainer:
         micro_tokens: int,
         clip: float = 1.0,
         workers: Workers = Workers(),  # noqa: B008 (frozen)
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._engine, self._objective, self._order = engine, objective, order
         self.parameters, self.schedule = parameters, schedule
-        self._micro_tokens, self._clip, self._workers = micro_tokens, clip, workers
+        self._micro_tokens, self._clip, self._workers, self._clock = micro_tokens, clip, workers, clock
         self._trained = list(parameters.tensors().values())
         self.optimiser = torch.optim.AdamW(self._trained, lr=schedule.peak, betas=(0.9, 0.99), weight_decay=0.0, foreach=True)
         self.step = 0
@@ -120,7 +126,7 @@ class Trainer:
                 return
 
     def _take_step(self) -> StepRecord:
-        began = time.perf_counter()
+        began = self._clock()
         rows = self._order.batch(self.step)
         rate = self.schedule.at(self.step)
         for group in self.optimiser.param_groups:
@@ -145,7 +151,7 @@ class Trainer:
         if not (math.isfinite(mean) and math.isfinite(norm)):
             raise NonFiniteLoss(
                 f"The loss became {mean} (gradient norm {norm}) at step {self.step + 1} with learning rate {rate:.3g}. "
-                "The best prefix so far is kept. Lower `--learning-rate`, or use `--dtype float32`."
+                "Lower `--learning-rate`, or use `--dtype float32`."
             )
         self.optimiser.step()
         self.step += 1
@@ -154,10 +160,11 @@ class Trainer:
             step=self.step,
             loss=mean,
             learning_rate=rate,
+            targets=sum(len(row.targets) for row in rows),
             target_tokens=tokens,
             fed_tokens=fed,
             gradient_norm=norm,
-            seconds=time.perf_counter() - began,
+            seconds=self._clock() - began,
         )
 
     def state(self) -> dict[str, Tensor]:
@@ -174,7 +181,8 @@ class Trainer:
         for name, tensor in self.parameters.tensors().items():
             moments = {key.rpartition(".")[2]: value for key, value in state.items() if key.startswith(f"{name}.")}
             if moments:
-                self.optimiser.state[tensor] = moments
+                # The optimiser wants its count of steps on the CPU and the rest beside the parameter.
+                self.optimiser.state[tensor] = {key: value if key == "step" else value.to(tensor.device) for key, value in moments.items()}
 
     def snapshot(self) -> dict[str, Tensor]:
         """A copy of the parameters."""

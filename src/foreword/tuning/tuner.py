@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,8 @@ import torch
 from foreword.data.dataset import Dataset
 from foreword.data.fixing import split
 from foreword.engine import Differentiable
-from foreword.errors import OutOfMemory, TuningError
+from foreword.errors import DataError, OutOfMemory, TuningError
 from foreword.prefix.artifact import Prefix
-from foreword.tuning import plan
 from foreword.tuning.instruction import instruction_for
 from foreword.tuning.observer import Observer, Silent
 from foreword.tuning.run import Run
@@ -32,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 DEV_SHARE = 0.1
 LEAST_EXAMPLES = 2
+OUT_OF_MEMORY = ("out of memory", "allocate memory", "enough memory")
+"""What a RuntimeError about memory says: CUDA and the allocators of the three systems."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class TuneResult:
     """What a run gave.
 
     Attributes:
-        seconds: wall time of the whole run, interrupted parts included.
+        seconds: time of the whole run on the budget's clock, interrupted parts included.
         history: one record per step: candidate, step, loss, learning rate, tokens, gradient norm.
         stopped: why the run ended before its plan, or None.
     """
@@ -65,14 +65,16 @@ def tune(
 
     Raises:
         TuningError: the data are too few, or the folder holds another run.
+        DataError: the dev data have labels that the training data lack.
         NonFiniteLoss: the loss became NaN or infinite before any checkpoint was worth keeping.
         OutOfMemory: says what to lower.
         WindowError: an example does not fit and `settings.on_long` is `fail`.
     """
     watcher = observer or Silent()
     if len(train.examples) < LEAST_EXAMPLES:
-        raise TuningError(f"{train.path} has {len(train.examples)} usable example; at least {LEAST_EXAMPLES} are needed, 50 are worth while.")
-    started = time.perf_counter()
+        raise TuningError(
+            f"{train.path} has {len(train.examples)} usable example; at least {LEAST_EXAMPLES} are needed, 50 are worth while."
+        )
     workers = Workers.from_environment()
     train, dev = _with_dev(train, dev, settings, watcher)
     folder = RunFolder(run_folder if workers.leads else None)
@@ -80,21 +82,29 @@ def tune(
     # Every worker reads the state, only the first one writes it.
     kept = RunFolder(run_folder).load_state()
     with _memory_advice(), _engine_mode(engine, settings):
-        candidates = plan.candidates_for(settings, train)
-        run = Run(engine, train, dev, settings, candidates, folder, watcher, workers, kept=kept, started=started)
+        run = Run(engine, train, dev, settings, folder, watcher, workers, kept=kept)
         run.to_the_end()
     return _result(engine, train, settings, run, folder)
 
 
 def _with_dev(train: Dataset, dev: Dataset | None, settings: TuneSettings, watcher: Observer) -> tuple[Dataset, Dataset]:
     if dev is not None and dev.examples:
-        return train, dev
+        return train, _with_labels_of(train, dev)
     if len(train.examples) < 20:
         watcher.note(f"No dev data, and only {len(train.examples)} examples: checkpoints are chosen on the training data themselves.")
         return train, train
     parts = split(train, DEV_SHARE, seed=settings.seed)
     watcher.note(f"No dev data: {len(parts.dev.examples)} of {len(train.examples)} examples were set aside to choose on.")
     return parts.train, parts.dev
+
+
+def _with_labels_of(train: Dataset, dev: Dataset) -> Dataset:
+    """Dev data judged between all labels of the training data, whichever of them it has examples of."""
+    if not train.labels or not dev.labels:
+        return dev
+    if unknown := sorted(set(dev.labels) - set(train.labels)):
+        raise DataError(f"{dev.path} has labels that {train.path} lacks: {', '.join(unknown)}. Mend them, or add examples of them.")
+    return replace(dev, labels=train.labels)
 
 
 def _config(engine: Differentiable, train: Dataset, dev: Dataset, settings: TuneSettings) -> dict[str, Any]:
@@ -112,12 +122,12 @@ def _memory_advice() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        text = str(error).lower()
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "memory" not in text:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(sign in str(error).lower() for sign in OUT_OF_MEMORY):
             raise
+        what = str(error).splitlines()[0].rstrip(".") if str(error) else "no more could be had"
         raise OutOfMemory(
-            f"Memory ran out: {str(error).splitlines()[0] if str(error) else 'no more could be had'}. Lower `--micro-tokens` (less is computed "
-            "at once, same result), turn on `--checkpointing`, or lower `--positions`."
+            f"Memory ran out: {what}. Lower `--micro-tokens` (less is computed at once, same result), "
+            "turn on `--checkpointing`, or lower `--positions`."
         ) from error
 
 

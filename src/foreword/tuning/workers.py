@@ -31,7 +31,8 @@ class Workers:
         if count == 1:
             return cls()
         if not torch.distributed.is_initialized():
-            torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+            # Numbers are summed on the CPU, gradients where they lie.
+            torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         return cls(rank=torch.distributed.get_rank(), count=count)
 
     @property
@@ -56,3 +57,11 @@ class Workers:
         total = torch.tensor([value], dtype=torch.float64)
         torch.distributed.all_reduce(total)
         return float(total)
+
+    def agree(self, number: int) -> int:
+        """The leader's number: what was measured differs between workers, what is planned from it must not."""
+        if self.count == 1:
+            return number
+        agreed = torch.tensor([number])
+        torch.distributed.broadcast(agreed, src=0)
+        return int(agreed)

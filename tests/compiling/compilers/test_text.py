@@ -105,7 +105,7 @@ def test_special_tokens_in_the_text_are_characters(load_tiny: Any):
 
 
 def test_a_template_without_a_system_turn_of_its_own_is_refused(load_tiny: Any):
-    with pytest.raises(ModelError, match="has no system message|cannot be continued"):
+    with pytest.raises(ModelError, match=r"has no system message|cannot be continued"):
         compile_source(load_tiny("gemma3_text"), TEXT, name="text", chat=True)
 
 
@@ -123,5 +123,5 @@ def test_a_text_that_fills_the_window_is_refused(load_tiny: Any, chat: bool):
 
 
 def test_a_name_that_is_not_allowed(load_tiny: Any):
-    with pytest.raises(PrefixError, match="`name`|a name has"):
+    with pytest.raises(PrefixError, match=r"`name`|a name has"):
         compile_source(load_tiny("gpt2"), TEXT, name="Not Allowed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,7 +42,7 @@ LESSON = Lesson(fit=PAIRS[:30], selection=PAIRS[30:], skipped=0)
 def test_it_picks_the_rate_that_learns_and_keeps_the_best_state(make_context, tmp_path: Path) -> None:
     toy, context = Toy(), make_context(budget_seconds=0.5)
     trained = train(trainee_of(toy, tmp_path), LESSON, rates=(1e-6, 0.3), context=context, start=context.now())
-    assert trained.rate == 0.3
+    assert (trained.probed, trained.rate) == (True, 0.3)
     assert trained.best_loss == min(loss for _, _, loss in trained.history)
     assert (toy.number.item() - 3.0) ** 2 == pytest.approx(trained.best_loss, rel=1e-4, abs=1e-9)
     assert trained.best_loss < 0.1
@@ -55,6 +56,27 @@ def test_one_rate_needs_no_probe_and_even_no_time_gives_a_step(make_context, tmp
     assert trained.steps == 1
     assert toy.number.item() != 0
     assert stages == ["training at rate 0.1"]
+
+
+def test_a_budget_too_short_for_probes_takes_the_default_rate_and_fewer_pairs(make_context, tmp_path: Path) -> None:
+    toy, context = Toy(), make_context(budget_seconds=0.2)
+
+    def slow_loss(pairs: Sequence[Pair]) -> tuple[Tensor, int]:
+        time.sleep(0.02 * len(pairs))
+        return toy.loss(pairs)
+
+    judged: list[int] = []
+
+    class Counting(Trainee):
+        def selection_loss(self, pairs: Sequence[Pair]) -> float:
+            judged.append(len(pairs))
+            return super().selection_loss(pairs)
+
+    trainee = Counting(module=toy, parameters={"number": toy.number}, loss=slow_loss, folder=tmp_path)
+    trained = train(trainee, LESSON, rates=(0.1, 0.2), context=context, start=context.now())
+    assert (trained.probed, trained.rate) == (False, 0.2)
+    assert set(judged) == {_training.LEAST_SELECTION_PAIRS}
+    assert "(the default)" in trained.notes()[0]
 
 
 def test_a_loss_that_is_never_finite_is_an_error_and_names_the_rates(make_context, tmp_path: Path) -> None:

@@ -35,10 +35,15 @@ log = logging.getLogger(__name__)
 PAIRS_PER_STEP = 16
 TOKENS_PER_FORWARD = 8192
 SELECTION_PAIRS = 48
+LEAST_SELECTION_PAIRS = 8
 PROBE_SHARE = 0.1
+LEAST_PROBE_STEPS = 3
+STEP_PER_FORWARD = 3
+"""A training step takes about three forward passes: the backward pass counts for two."""
 WARMUP_STEPS = 10
 CLIP_NORM = 1.0
 EVALUATION_SHARE = 0.1
+"""An evaluation comes after a tenth of the budget at the earliest and may take half of that."""
 FINAL_RATE_SHARE = 0.1
 IGNORED = -100
 STOCK_ATTENTION = ("sdpa", "eager")
@@ -77,13 +82,15 @@ class Trained:
     """How a training run went. `history` holds (seconds, steps, selection loss per token)."""
 
     rate: float
+    probed: bool = False
     steps: int = 0
     seconds: float = 0.0
     best_loss: float = math.inf
     history: list[tuple[float, int, float]] = field(default_factory=list)
 
     def notes(self) -> tuple[str, ...]:
-        return (f"learning rate {self.rate:g}, {self.steps} steps, selection loss {self.best_loss:.3f}",)
+        how = "chosen by probes" if self.probed else "the default"
+        return (f"learning rate {self.rate:g} ({how}), {self.steps} steps, selection loss {self.best_loss:.3f}",)
 
 
 def lesson(context: Context, conversations: Conversations, *, room: int) -> Lesson:
@@ -100,9 +107,8 @@ def lesson(context: Context, conversations: Conversations, *, room: int) -> Less
     held_out, _ = _pairs(context.engine, conversations, selection_rows, room)
     if not fit or not held_out:
         raise EvaluationError(f"No training pair fits the {room} positions there are. Shorten the examples or use a longer window.")
-    if len(held_out) > SELECTION_PAIRS:
-        held_out = random.Random(context.seed).sample(held_out, SELECTION_PAIRS)
-    return Lesson(fit=fit, selection=held_out, skipped=skipped)
+    chosen = random.Random(context.seed).sample(held_out, min(SELECTION_PAIRS, len(held_out)))
+    return Lesson(fit=fit, selection=chosen, skipped=skipped)
 
 
 def _pairs(engine: Any, conversations: Conversations, rows: Sequence[Example], room: int) -> tuple[list[Pair], int]:
@@ -165,25 +171,23 @@ def train(
 ) -> Trained:
     """Trains inside the context's budget, counted from `start`, and leaves the best state in the module.
 
-    Each rate is probed for a tenth of the budget from the same state; the winner goes on from where its probe ended.
+    Each rate is probed for a tenth of the budget from the same state; the winner goes on from where its probe ended. Where a
+    probe would hold too few steps to tell anything, the last rate is the default.
 
     Raises:
         NonFiniteLoss: no rate gave a finite loss.
     """
-    run = _Run(trainee=trainee, lesson=lesson, context=context, weight_decay=weight_decay, start=start)
-    trainee.save("initial")
-    rate = rates[0]
-    if len(rates) > 1:
-        rate = run.probe(rates)
+    run = _Run(trainee=trainee, selection=lesson.selection, fit=lesson.fit, context=context, weight_decay=weight_decay, start=start)
+    probed = run.fit_to_budget() and len(rates) > 1
+    rate = run.probe(rates) if probed else rates[-1]
     context.report(f"training at rate {rate:g}")
-    result = run.phase(rate, seconds=context.budget_seconds - run.elapsed, decay=True)
+    run.phase(rate, seconds=context.budget_seconds - run.elapsed, decay=True)
     if not math.isfinite(run.best_loss):
-        tried = ", ".join(f"{rate:g}" for rate in rates)
+        tried = ", ".join(f"{each:g}" for each in (rates if probed else (rate,)))
         raise NonFiniteLoss(f"The loss was never finite; the rates tried were {tried}. Use float32, or look for broken rows in the data.")
     trainee.load("best")
     trainee.module.eval()
-    result.seconds, result.best_loss, result.steps, result.history = run.elapsed, run.best_loss, run.steps, run.history
-    return result
+    return Trained(rate=rate, probed=probed, steps=run.steps, seconds=run.elapsed, best_loss=run.best_loss, history=run.history)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -191,7 +195,8 @@ class _Run:
     """The state of one training run over its phases."""
 
     trainee: Trainee
-    lesson: Lesson
+    fit: list[Pair]
+    selection: list[Pair]
     context: Context
     weight_decay: float
     start: float
@@ -203,8 +208,21 @@ class _Run:
     def elapsed(self) -> float:
         return self.context.now() - self.start
 
+    def fit_to_budget(self) -> bool:
+        """Keeps as many selection pairs as can be afforded; whether the budget also affords probes of the rates."""
+        few = self.selection[:LEAST_SELECTION_PAIRS]
+        before = self.elapsed
+        self.trainee.selection_loss(few)
+        per_pair = (self.elapsed - before) / len(few)
+        share = EVALUATION_SHARE / 2 * self.context.budget_seconds
+        affordable = SELECTION_PAIRS if per_pair * SELECTION_PAIRS <= share else int(share / per_pair)
+        self.selection = self.selection[: max(LEAST_SELECTION_PAIRS, affordable)]
+        step_seconds = STEP_PER_FORWARD * PAIRS_PER_STEP * per_pair
+        return LEAST_PROBE_STEPS * step_seconds <= PROBE_SHARE * self.context.budget_seconds
+
     def probe(self, rates: Sequence[float]) -> float:
         """The rate with the lowest selection loss after its probe; the module is left in that probe's last state."""
+        self.trainee.save("initial")
         losses: dict[float, float] = {}
         for rate in rates:
             self.context.report(f"probing rate {rate:g}")
@@ -216,10 +234,10 @@ class _Run:
         self.trainee.load(f"probe-{winner:g}" if math.isfinite(losses[winner]) else "initial")
         return winner
 
-    def phase(self, rate: float, *, seconds: float, decay: bool) -> Trained:
+    def phase(self, rate: float, *, seconds: float, decay: bool) -> None:
         """Steps until `seconds` are over (one at least), evaluating at intervals and at the end."""
         optimizer = torch.optim.AdamW(self.trainee.parameters.values(), lr=rate, weight_decay=self.weight_decay)
-        order = batches(self.lesson.fit, self.context.seed)
+        order = batches(self.fit, self.context.seed)
         began, evaluated, evaluation_seconds, done = self.elapsed, self.elapsed, 0.0, 0
         while True:
             share = min(1.0, (self.elapsed - began + evaluation_seconds) / seconds) if seconds > 0 else 1.0
@@ -237,7 +255,7 @@ class _Run:
                 evaluation_seconds = evaluated - now
                 over = over or evaluated - began + evaluation_seconds >= seconds
                 if not finite or not math.isfinite(loss) or over:
-                    return Trained(rate=rate)
+                    return
 
     def _step(self, optimizer: torch.optim.Optimizer, batch: Sequence[Pair]) -> bool:
         """One update; False, and no update, when the loss or its gradient is not finite."""
@@ -255,7 +273,7 @@ class _Run:
         return True
 
     def _evaluate(self) -> float:
-        loss = self.trainee.selection_loss(self.lesson.selection)
+        loss = self.trainee.selection_loss(self.selection)
         self.history.append((self.elapsed, self.steps, loss))
         log.info("after %d steps: selection loss %.4f", self.steps, loss)
         if loss < self.best_loss:

@@ -61,7 +61,12 @@ def _tuned(context: Context) -> Prepared:
     start = context.now()
     fit, selection = split_for_selection(context.task.train, context.seed)
     settings = TuneSettings(
-        name=TUNED_NAME, budget_seconds=_wall_seconds(context), instruction=context.task.instruction, seed=context.seed, on_long="skip"
+        name=TUNED_NAME,
+        budget_seconds=context.budget_seconds,
+        budget_clock=context.clock,
+        instruction=context.task.instruction,
+        seed=context.seed,
+        on_long="skip",
     )
     context.report("tuning")
     train = context.task.train
@@ -70,18 +75,6 @@ def _tuned(context: Context) -> Prepared:
     kept = context.scratch / f"{TUNED_NAME}.safetensors"
     result.prefix.save(kept)
     return _prepared(context, result.prefix, seconds=seconds, artifact_bytes=kept.stat().st_size, notes=())
-
-
-def _wall_seconds(context: Context) -> float:
-    """The budget as the wall time that tuning keeps to.
-
-    Of processor seconds it may spend as many a second as it has threads; dividing by them never gives it more than its rivals.
-    """
-    if context.clock == "wall":
-        return context.budget_seconds
-    import torch
-
-    return context.budget_seconds / torch.get_num_threads()
 
 
 def _prepared(context: Context, prefix: Prefix, *, seconds: float, artifact_bytes: int, notes: tuple[str, ...]) -> Prepared:

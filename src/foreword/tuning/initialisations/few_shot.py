@@ -19,10 +19,9 @@ def start(context: StartContext) -> Start:
 
     Examples that would not fit beside the longest prompt are left out, longest first.
     """
-    try:
-        shots = int(context.argument) if context.argument else DEFAULT_SHOTS
-    except ValueError as error:
-        raise TuningError(f"`few-shot:{context.argument}` needs a number of examples after the colon, e.g. `few-shot:4`.") from error
+    if context.argument and not context.argument.isdecimal():
+        raise TuningError(f"`few-shot:{context.argument}` needs a number of examples after the colon, e.g. `few-shot:4`.")
+    shots = int(context.argument) if context.argument else DEFAULT_SHOTS
     instruction = instruction_for(context.train, context.instruction)
 
     def encode(indices: list[int]) -> tuple[int, ...]:
@@ -30,10 +29,10 @@ def start(context: StartContext) -> Start:
 
     chosen = choose_shots(context.train, shots, context.seed)
     while context.positions and len(encode(chosen)) < context.positions and len(chosen) == shots:
-        shots *= 2
+        shots = max(1, 2 * shots)
         chosen = choose_shots(context.train, shots, context.seed)
     while chosen and len(encode(chosen)) > context.room:
-        chosen = sorted(chosen, key=lambda index: len(context.train.examples[index].prompt))[:-1]
+        chosen.remove(max(chosen, key=lambda index: len(context.train.examples[index].prompt)))
     token_ids = encode(chosen)
     key_LHND, value_LHND = context.engine.read(token_ids[: context.room])
     start = Start(key_LHND=key_LHND, value_LHND=value_LHND, prompt_format="continuation", used=frozenset(chosen))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from foreword.errors import TuningError
 from foreword.prefix.artifact import Prefix
+from foreword.prefix.rotary import rotate
 from foreword.prefix.store import PrefixStore
 from foreword.tuning.fitting import fit_positions
 from foreword.tuning.initialisation import Start, StartContext
@@ -22,9 +23,11 @@ def start(context: StartContext) -> Start:
     path = Path(context.argument)
     parent = Prefix.load(path) if path.is_file() else PrefixStore().load(context.argument)
     context.engine.check(parent)
+    device = context.engine.module.device
     start = Start(
-        key_LHND=parent.keys(),
-        value_LHND=parent.values(),
+        # A shifted prefix is turned back to where a start begins.
+        key_LHND=rotate(parent.keys(device=device), context.engine.geometry, -parent.header.first_position),
+        value_LHND=parent.values(device=device),
         prompt_format=parent.header.prompt_format,
         parents=(parent.header.digest,),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from foreword.errors import TuningError
 from foreword.tuning.initialisation import Start, StartContext
 from foreword.tuning.instruction import instruction_for
 from foreword.types import Message
@@ -17,7 +18,9 @@ DEFAULT_POSITIONS = 32
 
 def start(context: StartContext) -> Start:
     """Random keys and values behind one real sink position."""
-    positions = min(context.positions or DEFAULT_POSITIONS, context.room)
+    positions = context.positions or min(DEFAULT_POSITIONS, context.room)
+    if positions > context.room:
+        raise TuningError(f"{positions} positions are wanted; {context.room} leave room for the longest example. Lower `--positions`.")
     text = instruction_for(context.train, context.instruction)
     real = context.engine.read(context.engine.render_context((Message(role="system", content=text),)))
     draw = torch.Generator().manual_seed(context.seed)

@@ -1,0 +1,60 @@
+"""How much of the machine's matrix-multiply speed training reaches, for each dtype."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import shared_tasks
+
+SIZE, REPEATS, STEPS = 4096, 3, 4
+
+
+def measure(data: Path) -> dict[str, Any]:
+    """FLOP/s of training on E2E, of a large matrix product, and their ratio, by dtype."""
+    return {dtype: _one(data, dtype) for dtype in ("bfloat16", "float32")}
+
+
+def _one(data: Path, dtype: str) -> dict[str, float]:
+    from benchmarks.tuning_speed import POSITIONS, _Ours
+    from foreword import api
+    from foreword.tuning.initialisation import StartContext
+    from foreword.tuning.initialisations import few_shot
+    from foreword.tuning.rows import encode_examples
+
+    engine = api.load("smollm2", dtype=dtype).engine
+    task = shared_tasks.e2e(data, pairs=None, seed=0)
+    context = StartContext(
+        engine=engine, train=task.train, instruction=task.instruction, positions=POSITIONS, argument="8", seed=0, room=engine.window // 2
+    )
+    start = few_shot.start(context)
+    rows = encode_examples(engine, task.train.examples, prompt_format="continuation", room=engine.window - POSITIONS).rows
+    ours = _Ours(engine, rows, (start.key_LHND, start.value_LHND), STEPS + 1)
+    ours.step()
+    peak = _peak(engine.dtype)
+    fed = targets = 0
+    began = time.perf_counter()
+    for _ in range(STEPS):
+        record = ours.step()
+        fed, targets = fed + record.fed_tokens, targets + record.target_tokens
+    seconds = time.perf_counter() - began
+    head = engine.module.get_output_embeddings().weight.numel()
+    body = engine.parameters - head
+    # Two operations per weight forwards, two backwards (the input's gradient only: no weight has one); the output
+    # embedding at target tokens alone. Attention is left out, so the share is a little too low.
+    flops = 4 * body * fed + 4 * head * targets
+    return {"flops_per_second": flops / seconds, "peak_flops_per_second": peak, "share": flops / seconds / peak}
+
+
+def _peak(dtype: torch.dtype) -> float:
+    left, right = torch.randn(SIZE, SIZE).to(dtype), torch.randn(SIZE, SIZE).to(dtype)
+    torch.nn.functional.linear(left, right)
+    best = float("inf")
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        torch.nn.functional.linear(left, right)
+        best = min(best, time.perf_counter() - began)
+    return 2 * SIZE**3 / best
