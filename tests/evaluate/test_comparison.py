@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from foreword.cost.prices import Price
 from foreword.data.dataset import Dataset
-from foreword.errors import ConfigError, EvaluationError, RegistryError
+from foreword.errors import ConfigError, RegistryError
 from foreword.evaluate.comparison import Comparison, Stage, _assemble, _Run, _scores, compare, holm
 from foreword.evaluate.contender import parse
 from foreword.evaluate.measuring import Finding
@@ -165,17 +165,6 @@ def test_holm_by_hand() -> None:
 def test_what_cannot_be_compared_is_refused_at_once(task: Task, fields: dict[str, Any], error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         compare(task, model="no-such-model", **fields)
-
-
-def test_a_task_that_cannot_travel_is_an_error(task: Task) -> None:
-    import dataclasses
-
-    class Local(str):
-        pass
-
-    unpicklable = dataclasses.replace(task, name=Local("x"))
-    with pytest.raises(EvaluationError, match="cannot be handed to another process"):
-        compare(unpicklable, ["zero-shot"], model="no-such-model")
 
 
 def write_plugins(folder: Path, bodies: dict[str, str]) -> None:

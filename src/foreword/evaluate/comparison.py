@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import pickle
 import platform
 import signal
 import subprocess
@@ -32,7 +31,7 @@ from foreword.cost.prices import Price, cost_per_request, cost_per_success, mach
 from foreword.errors import ConfigError, EvaluationError
 from foreword.evaluate import scorer, statistics
 from foreword.evaluate.contender import ClockName, Entry, parse
-from foreword.evaluate.measuring import FINDING_FILE, JOB_FILE, Finding, Job
+from foreword.evaluate.measuring import FINDING_FILE, JOB, JOB_FILE, Finding, Job
 from foreword.evaluate.scorer import Outcome, Score
 from foreword.evaluate.task import Task
 
@@ -294,10 +293,7 @@ def _in_own_process(job: Job, progress: Callable[[str, int, int], None]) -> Find
     """The finding of a contender's own process, or the reason why there is none."""
     with tempfile.TemporaryDirectory(prefix="foreword-compare-") as name:
         folder = Path(name)
-        try:
-            (folder / JOB_FILE).write_bytes(pickle.dumps(job))
-        except (pickle.PicklingError, TypeError, AttributeError) as error:
-            raise EvaluationError(f"The task `{job.task.name}` cannot be handed to another process: {error}") from error
+        (folder / JOB_FILE).write_bytes(JOB.dump_json(job))
         with (folder / "stderr").open("wb") as errors, _child(folder, errors) as process:
             assert process.stdout is not None
             for line in process.stdout:

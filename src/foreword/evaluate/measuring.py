@@ -1,7 +1,7 @@
 """Runs one contender: loads the model, prepares, answers the dev rows, and writes down what was seen.
 
 Each contender has a process of its own, started by `comparison.py` with `run_job`: what it does to the model, the memory
-it takes and the way it fails are its own. The job arrives as a pickle in a folder that the parent made; the finding goes
+it takes and the way it fails are its own. The job arrives as JSON in a folder that the parent made; the finding goes
 back as JSON in the same folder. The parent holds the process's standard input open for as long as it lives. Progress goes
 line by line through the process's standard output, as JSON; whatever a library prints is sent to standard error.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import random
 import resource
 import sys
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from foreword import registry
 from foreword.engine import Row
@@ -33,7 +32,7 @@ from foreword.evaluate.scorer import Outcome
 from foreword.evaluate.task import Task
 from foreword.types import Example, Message, Sampling, Usage
 
-JOB_FILE = "job.pickle"
+JOB_FILE = "job.json"
 FINDING_FILE = "finding.json"
 LATENCY_ROWS = 10
 ORPHANED = 3
@@ -47,7 +46,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What a contender's process is to do; every field can be pickled."""
+    """What a contender's process is to do; every field can be written as JSON."""
 
     spec: str
     model: str
@@ -58,6 +57,9 @@ class Job:
     seed: int
     clock: ClockName
     store_root: Path | None
+
+
+JOB = TypeAdapter(Job)
 
 
 class Finding(BaseModel):
@@ -136,7 +138,7 @@ def run_job(folder: Path) -> int:
     end_with_parent()
     lines = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    job: Job = pickle.loads((folder / JOB_FILE).read_bytes())
+    job = JOB.validate_json((folder / JOB_FILE).read_bytes())
     try:
         finding = run(job, scratch=folder, progress=_line_writer(lines))
     except ForewordError as error:

@@ -100,7 +100,7 @@ class Run:
                 self._fit_into_budget()
             for loser in [other for other in self._trainers if not self.search.progress[other].alive]:
                 del self._trainers[loser]
-            if self.stopped is None and self.search.stalled(self._settings.patience):
+            if self.stopped is None and self.search.next_segment() is not None and self.search.stalled(self._settings.patience):
                 self.stopped = f"no improvement in {self._settings.patience} evaluations"
             self._save()
 
