@@ -21,9 +21,9 @@ TWO_MINUTES, TEN_MINUTES = 240.0, 1200.0
 TABLE = ("zero-shot", "few-shot:8", "prefix", "lora", "finetune", "peft-prefix", "peft-cartridge")
 SEEDS = 10
 LOW_DATA_SEEDS = 5
-LOW_DATA_BUDGETS = {50: 40.0, 100: 60.0, 200: 90.0, 500: 150.0}
+LOW_DATA_BUDGETS = {50: 30.0, 100: 45.0, 200: 60.0, 500: 100.0}
 """Processor seconds for each number of training rows: about the same number of visits to each row."""
-LOW_DATA_DEV = 240
+LOW_DATA_DEV = 150
 
 Part = Callable[[Path], Any]
 

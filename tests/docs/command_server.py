@@ -9,6 +9,7 @@ Usage: python command_server.py SOCKET
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -26,16 +27,27 @@ socket.send_fds(server, [json.dumps(request).encode()], [0, 1, 2])
 sys.exit(int(server.recv(16) or b"70"))
 """
 MOST_BYTES = 1 << 16
+PRELOADED = (
+    "foreword.cli._app",
+    "foreword.cli.data",
+    "foreword.compiling.compilers.text",
+    "foreword.engines.transformers",
+    "foreword.evaluate.report",
+    "foreword.prefix.operations",
+    "foreword.tuning.initialisations.few_shot",
+    "foreword.tuning.objectives.lm",
+    "foreword.tuning.tuner",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.qwen3.modeling_qwen3",
+)
 
 
 def serve(path: str) -> None:
     """Answers commands until it is ended."""
-    import transformers  # noqa: F401
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
-
-    import foreword.engines.transformers
-    import foreword.evaluate.report
-    import foreword.tuning.tuner  # noqa: F401
+    for name in PRELOADED:
+        importlib.import_module(name)
     from foreword.cli import main
 
     listener = socket.socket(socket.AF_UNIX)

@@ -163,17 +163,16 @@ def command_lines(code: str) -> Iterator[list[str]]:
 
 
 def parse_command(words: list[str]) -> None:
-    """Fails unless `foreword WORDS` names a command and options that it has."""
-    import typer
+    """Fails unless `foreword WORDS` names a command, arguments and options that it takes."""
+    from typer.main import get_command
 
     from foreword.cli._app import app
 
-    command: Any = typer.main.get_command(app)
-    context = None
+    name, command, context = "foreword", get_command(app), None
     while True:
-        context = command.make_context(words[0] if context else "foreword", words[1:] if context else words, parent=context)
-        if not hasattr(command, "resolve_command"):
+        if words:
+            context = command.make_context(name, words, parent=context)
+        if not words or not hasattr(command, "resolve_command"):
             return
-        words = context.protected_args + context.args if hasattr(context, "protected_args") else context.args
-        _, command, rest = command.resolve_command(context, words)
-        words = [words[0], *rest]
+        left: Any = context
+        name, command, words = command.resolve_command(left, [*left._protected_args, *left.args])

@@ -79,7 +79,13 @@ def labelled() -> Dataset:
 def short() -> TuneSettings:
     """Nine steps of eight targets from one start, evaluated three times."""
     return TuneSettings(
-        positions=8, initialisation="few-shot:1", learning_rate=0.05, examples_seen=72, batch_targets=8, evaluations=3, instruction="Say it."
+        positions=8,
+        initialisation="text:Answer in one sentence.",
+        learning_rate=0.3,
+        examples_seen=72,
+        batch_targets=8,
+        evaluations=3,
+        instruction="Say it.",
     )
 
 
@@ -138,15 +144,28 @@ def watcher_class() -> type[Watcher]:
     return Watcher
 
 
+# A step may compute its loss in several groups of rows, but all with the same keys.
+OBJECTIVE = """
+from foreword.tuning.objectives import lm
+
+STEP, KEYS = 0, None
+
+
+def loss(engine, rows, key_LHND, value_LHND):
+    global STEP, KEYS
+    if key_LHND is not KEYS:
+        STEP, KEYS = STEP + 1, key_LHND
+    {body}
+"""
+
+
 @pytest.fixture
 def objective(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
-    """`objective("return ...")`: installs an objective with this body and gives its name; `CALLS` counts, from 1."""
+    """`objective("return ...")`: installs an objective with this body and gives its name; `STEP` counts the steps taken, from 1."""
     module = "objective_of_a_test"
 
     def install(body: str) -> str:
-        lines = ["from foreword.tuning.objectives import lm", "CALLS = 0", "def loss(engine, rows, key_LHND, value_LHND):"]
-        lines += ["    global CALLS", "    CALLS += 1", *(f"    {line}" for line in body.splitlines())]
-        (tmp_path / f"{module}.py").write_text("\n".join(lines) + "\n")
+        (tmp_path / f"{module}.py").write_text(OBJECTIVE.format(body=body))
         info = tmp_path / f"{module}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")

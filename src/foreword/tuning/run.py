@@ -36,7 +36,9 @@ HOLD_SHARE = 0.25
 """The rate stays at its peak through the probes, whatever a candidate's fate, and falls afterwards."""
 MLP_HIDDEN = 512
 CPU_MICRO_TOKENS, GPU_MICRO_TOKENS = 1024, 16384
-PACE_STEPS = 2
+PACE_STEPS = 4
+BUDGET_SHARE = 0.94
+"""Share of the budget that is planned; the rest is for a pace that turns out slower than measured."""
 
 
 class Run:
@@ -62,6 +64,7 @@ class Run:
         self._earlier_seconds, self._started = float(about.get("seconds", 0.0)), self._now()
         self.history: list[dict[str, Any]] = list(about.get("history", []))
         self._targets_seen = sum(record["targets"] for record in self.history)
+        self._evaluation_seconds = 0.0
         self.stopped: str | None = about.get("stopped")
         self._room = self._room_for_prefix()
         self._starts: dict[int, Start] = {}
@@ -85,7 +88,6 @@ class Run:
             number, until = segment
             self._watcher.stage(f"{'training' if self.search.final else 'probing'} {self.candidates[number]}")
             trainer = self._trainer(number)
-            was_final = self.search.final
             failure: NonFiniteLoss | None = None
             try:
                 trainer.run(until, after_step=lambda record, number=number: self._note_step(number, record))
@@ -96,7 +98,8 @@ class Run:
             self.search.record(number, until, dev_loss)
             if failure is not None:
                 self._stop_if_nothing_is_left(failure)
-            if self.search.final and not was_final and self.stopped is None:
+            going_on = self.stopped is None and self.search.next_segment() is not None
+            if going_on and self.search.final and self._settings.budget_seconds is not None:
                 self._fit_into_budget()
             for loser in [other for other in self._trainers if not self.search.progress[other].alive]:
                 del self._trainers[loser]
@@ -147,13 +150,12 @@ class Run:
         if self._settings.budget_seconds is not None:
             self._watcher.stage("measuring the pace")
             pace = self._pace()
-            within = plan.steps_within(self._settings.budget_seconds - self.seconds, pace, candidates=1, settings=self._settings)
+            within = plan.steps_within(self._left(), pace, candidates=1, settings=self._settings)
             within = self._workers.agree(within)
             total = within if self._settings.examples_seen is None else min(total, within)
         self.candidates = plan.candidates_for(self._settings, self._train, targets=total * self._batch)
         if pace is not None and len(self.candidates) > 1:
-            left = self._settings.budget_seconds - self.seconds if self._settings.budget_seconds is not None else 0.0
-            within = plan.steps_within(left, pace, candidates=len(self.candidates), settings=self._settings)
+            within = plan.steps_within(self._left(), pace, candidates=len(self.candidates), settings=self._settings)
             total = min(total, self._workers.agree(within))
         return plan.begin(total, candidates=len(self.candidates), settings=self._settings)
 
@@ -173,23 +175,24 @@ class Run:
         self._dev_loss(0)(*self._keys_values(trainer))
         return plan.Pace(step_seconds=step_seconds, evaluation_seconds=self._now() - began)
 
+    def _left(self) -> float:
+        """Seconds of the budget that may still be planned."""
+        return BUDGET_SHARE * (self._settings.budget_seconds or 0.0) - self.seconds
+
     def _fit_into_budget(self) -> None:
-        """With the probes done and their pace known, plans the rest of the winner's steps into what is left of the budget."""
-        if self._settings.budget_seconds is None:
-            return
+        """Plans the rest of the winner's steps into what is left of the budget, at the pace of the last segment."""
         number = self.search.winner()
-        began = self._now()
-        self._dev_loss(number)(*self._keys_values(self._trainer(number)))
-        evaluation_seconds = self._now() - began
-        mine = [record for record in self.history if record["candidate"] == number]
-        step_seconds = sum(record["seconds"] for record in mine) / len(mine)
-        left = self._settings.budget_seconds - self.seconds - self._settings.evaluations * evaluation_seconds
-        done = self.search.progress[number].step
-        fitting = self._workers.agree(done + max(1, int(left / step_seconds)))
+        progress = self.search.progress[number]
+        since = progress.dev[-2][0] if len(progress.dev) > 1 else 0
+        steps = [record["seconds"] for record in self.history if record["candidate"] == number and record["step"] > since]
+        evaluations = max(1, -(-(self.search.total - progress.step) // self.search.interval))
+        left = self._left() - evaluations * self._evaluation_seconds
+        more = self._workers.agree(max(0, int(left * len(steps) / sum(steps))))
         if self._settings.examples_seen is not None:
-            fitting = min(fitting, self.search.total)
-        self.search.total = self.search.target = fitting
-        self.search.interval = max(1, -(-(fitting - done) // self._settings.evaluations))
+            more = min(more, self.search.total - progress.step)
+        self.search.total = self.search.target = progress.step + more
+        if len(self.candidates) > 1:
+            self.search.interval = max(1, -(-more // evaluations))
         self._trainer(number).schedule = self._schedule(number)
         self._announce()
 
@@ -339,7 +342,9 @@ class Run:
         return key_LHND.to(self._engine.module.dtype), value_LHND.to(self._engine.module.dtype)
 
     def _evaluate(self, number: int, trainer: Trainer) -> float:
+        began = self._now()
         loss = self._dev_loss(number)(*self._keys_values(trainer))
+        self._evaluation_seconds = self._now() - began
         if not math.isfinite(loss):
             raise NonFiniteLoss(f"The dev loss became {loss} after step {trainer.step}. Lower `--learning-rate`, or use `--dtype float32`.")
         self._watcher.evaluated(str(self.candidates[number]), loss)

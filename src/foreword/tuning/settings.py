@@ -22,7 +22,8 @@ class TuneSettings(BaseModel):
         objective: a key of `tuning/objectives/`.
         learning_rate: peak step relative to each layer's own size; None lets the probes choose.
         examples_seen: training targets to see in all, probes apart; None chooses from the amount of data.
-        budget_seconds: the plan is cut to what fits into this wall time, as measured on the first steps.
+        budget_seconds: the plan is cut to what fits into this time, and again at each evaluation, so the number of steps
+            depends on the machine; without a budget it depends on the data alone, and equal seeds give equal prefixes.
         budget_clock: whether the budget counts wall time or this process's processor time, which other programs do not disturb.
         batch_targets: targets per step; None takes 8 for labels and 16 for text.
         patience: dev evaluations without improvement before the run stops early; 0 never stops.
