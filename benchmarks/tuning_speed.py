@@ -191,7 +191,7 @@ def _child(data: Path, task_name: str, dtype: str, side: str) -> None:
             memory = peak_memory()
             if side != "foreword":
                 engine.module.set_attn_implementation("foreword_grouped")
-            loss = DevLoss(engine, task.dev, prompt_format="continuation", room=8000, limit=64, seed=0, on_long="skip")
+            loss = DevLoss(engine, task.dev, prompt_format="continuation", room=8000, limit=64, seed=0)
             answers.write(json.dumps({"rates": rates, "peak_memory": memory, "dev_loss": loss(*trainer.keys_values())}) + "\n")
 
 

@@ -1,9 +1,9 @@
 """The Python interface: load a model, tune or compile a prefix, answer with it.
 
-    import foreword as fw
-    model = fw.load("smollm2")
-    prefix = fw.tune(model, "train.jsonl", dev="dev.jsonl", positions=32)
-    print(model.generate("name[Aromi], food[Chinese]", prefix=prefix))
+import foreword as fw
+model = fw.load("smollm2")
+prefix = fw.tune(model, "train.jsonl", dev="dev.jsonl", positions=32)
+print(model.generate("name[Aromi], food[Chinese]", prefix=prefix))
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ Usage: python command_server.py SOCKET
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -49,6 +50,8 @@ def serve(path: str) -> None:
     for name in PRELOADED:
         importlib.import_module(name)
     from foreword.cli import main
+
+    gc.freeze()  # what is loaded stays, so a fork need not look through it
 
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)

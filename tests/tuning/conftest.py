@@ -100,10 +100,8 @@ def context_for(engine: Any, texts: Dataset) -> Callable[..., StartContext]:
     """`context_for(argument="2", positions=8)`: what an initialisation draws on."""
 
     def make(**fields: Any) -> StartContext:
-        chosen = {
-            "engine": engine, "train": texts, "instruction": "Say it.", "positions": None, "argument": None, "seed": 0, "room": 256, **fields
-        }  # fmt: skip
-        return StartContext(**chosen)
+        usual = {"engine": engine, "train": texts, "instruction": "Say it.", "positions": None, "argument": None, "seed": 0, "room": 256}
+        return StartContext(**{**usual, **fields})
 
     return make
 

@@ -221,7 +221,7 @@ def test_a_prefix_that_overflows_is_not_kept(engine_of, texts, held_out, short):
 
 
 @pytest.mark.parametrize(
-    "raised", ["MemoryError()", "RuntimeError(\"DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes\")"]
+    "raised", ["MemoryError()", 'RuntimeError("DefaultCPUAllocator: can\'t allocate memory: you tried to allocate 9 bytes")']
 )
 def test_out_of_memory_says_what_to_lower(engine, texts, held_out, short, objective, raised):
     with pytest.raises(OutOfMemory, match=r"--micro-tokens.*--checkpointing.*--positions"):

@@ -88,7 +88,7 @@ class Slow(Silent):
 
 engine = load(model, dtype="float32", device="cpu").engine
 rows = read(data)
-result = tune(engine, rows, rows, TuneSettings(positions=6, budget_seconds=4.0, batch_targets=8, examples_seen=400), observer=Slow(),
+result = tune(engine, rows, rows, TuneSettings(positions=6, budget_seconds=2.0, batch_targets=8), observer=Slow(),
               run_folder=Path(out) / f"run-{rank}")
 (Path(out) / f"steps-{rank}").write_text(f"{len(result.history)} {result.prefix.header.digest}")
 """

@@ -36,10 +36,10 @@ def tune(
         str | None, typer.Option("--dev", metavar="FILE", help="Held-out data that choose; a tenth of the data when absent.")
     ] = None,
     model: ModelOption = "smollm2",
-    positions: Annotated[int | None, typer.Option(min=1, help="Virtual positions; chosen on dev when absent.")] = None,
+    positions: Annotated[int | None, typer.Option(min=1, help="Virtual positions; as many as the start has when absent.")] = None,
     instruction: Annotated[str | None, typer.Option(help="What the task is, in a sentence; begins the first guess.")] = None,
     initialisation: Annotated[
-        str, typer.Option(metavar="KEY[:ARGUMENT]", help="auto (probes choose), few-shot:N, text:FILE, prefix:REF or random.")
+        str, typer.Option(metavar="KEY[:ARGUMENT]", help="auto, few-shot:N, text:FILE, prefix:REF or random.")
     ] = "auto",
     parameterisation: Annotated[
         Literal["offsets", "mlp"], typer.Option(help="Train keys and values directly, or through the paper's network.")
@@ -50,10 +50,8 @@ def tune(
     examples_seen: Annotated[
         int | None, typer.Option(min=1, help="Training targets to see in all; chosen from the data when absent.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Training targets per step.")] = 16,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Peak step, relative to each layer's own size; chosen on dev when absent.")
-    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Training targets per step; 8 for labels and 16 for text when absent.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak step, relative to each layer's own size; chosen when absent.")] = None,
     seed: SeedOption = 0,
     on_long: Annotated[
         Literal["fail", "skip", "truncate"], typer.Option(help="What to do with an example longer than the window.")
@@ -80,8 +78,9 @@ def tune(
     """Learn a prefix from examples; the model's weights stay as they are.
 
     A row of data has `prompt` and `completion`, or `messages`, or `text` and `label`. No option but --data and --name is needed: start,
-    rate and length are chosen by short probes on the dev data. A run that was interrupted, even by kill -9, is resumed by the same command
-    and gives the same prefix.
+    rate, length and number of steps follow from the data, and on long runs (4,000 training targets or more) from probes judged on the dev
+    data. A run that was interrupted, even by kill -9, is resumed by the same command; without --budget it gives the same prefix as if it
+    had not been.
 
     \b
     Examples:

@@ -21,7 +21,9 @@ def layers_of(body: Any, count: int) -> torch.nn.ModuleList:
     for module in body.modules():
         if isinstance(module, torch.nn.ModuleList) and len(module) == count:
             return module
-    raise ModelError(f"{type(body).__name__} keeps its {count} layers in no list that Foreword knows; leave `--checkpointing` and `--compile` out.")
+    raise ModelError(
+        f"{type(body).__name__} keeps its {count} layers in no list that Foreword knows; leave out `--checkpointing` and `--compile`."
+    )
 
 
 @contextlib.contextmanager

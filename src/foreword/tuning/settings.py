@@ -10,17 +10,17 @@ from foreword.tuning.rows import OnLong
 
 
 class TuneSettings(BaseModel):
-    """Settings of one run; what is left out is chosen from the data.
+    """Settings of one run; what is left out is chosen.
 
     Attributes:
         name: the prefix's name.
-        positions: virtual positions; None lets the probes choose.
+        positions: virtual positions; None takes as many as the start has.
         instruction: what the task is, as one would tell the model; stands at the start of the first guess.
         initialisation: a key of `tuning/initialisations/` with its argument after a colon (`few-shot:4`, `text:FILE`,
-            `prefix:NAME`, `random`), or `auto`: probes choose.
+            `prefix:NAME`, `random`), or `auto`: the most reliable one, or what the probes find on a long run.
         parameterisation: `offsets` trains keys and values directly; `mlp` through the paper's network, dropped afterwards.
         objective: a key of `tuning/objectives/`.
-        learning_rate: peak step relative to each layer's own size; None lets the probes choose.
+        learning_rate: peak step relative to each layer's own size; None as for `auto`.
         examples_seen: training targets to see in all, probes apart; None chooses from the amount of data.
         budget_seconds: the plan is cut to what fits into this time, and again at each evaluation, so the number of steps
             depends on the machine; without a budget it depends on the data alone, and equal seeds give equal prefixes.
