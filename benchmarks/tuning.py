@@ -103,7 +103,7 @@ def summary() -> dict[str, Any]:
     for name in ("utilisation", "webnlg-prefix", "webnlg-finetune"):
         if (result := _result(name)) is not None:
             figures[name] = result
-    for name in ("e2e-table", "hate-table", "e2e-ten-minutes"):
+    for name in ("e2e-table", "hate-table", "e2e-ten-minutes", "e2e-32-positions"):
         if (result := _result(name)) is not None:
             figures[name] = {row["contender"]: _quality(row) for row in result["rows"]}
     return figures | _hate_seeds() | _low_data()

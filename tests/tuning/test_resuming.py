@@ -45,7 +45,7 @@ def assert_same_run(result, wanted, same) -> None:
     assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
 
 
-@pytest.mark.parametrize("breaks", [[3], [8], [10], [14], [18], [5, 1], [3, 2, 2, 2], [9, 6, 3]])
+@pytest.mark.parametrize("breaks", [[3], [8], [10], [14], [18], [5, 1], [5, 3, 3, 3], [9, 6, 3]])
 def test_a_broken_run_goes_on(engine, labelled, contested, unbroken, watcher_class, tmp_path, same, breaks):
     for at in breaks:
         with pytest.raises(BrokenOff):

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 GENERATION_ROWS = 32
-SCORING_TOKENS = 4096
+SCORING_TOKENS = 2048
 GROUP_OVERHEAD, GPU_GROUP_OVERHEAD = {"cpu": 48}, 4096
 """What starting one more group of rows costs, in tokens computed (measured on the CPU: about 20 ms)."""
 SELF_CHECK_TOLERANCE = {torch.float32: 0.05, torch.bfloat16: 1.5, torch.float16: 0.5}

@@ -15,7 +15,7 @@ from foreword.tuning.rows import encode_examples
 if TYPE_CHECKING:
     from torch import Tensor
 
-SCORING_TOKENS = 4096
+SCORING_TOKENS = 2048
 
 
 class DevLoss:
