@@ -24,7 +24,7 @@ TWO_MINUTES, TEN_MINUTES = 240.0, 1200.0
 TABLE = ("zero-shot", "few-shot:8", "prefix", "lora", "finetune", "peft-prefix", "peft-cartridge")
 SEEDS = 10
 LOW_DATA_SEEDS = 5
-LOW_DATA_BUDGETS = {50: 30.0, 100: 45.0, 200: 60.0, 500: 100.0}
+LOW_DATA_BUDGETS = {50: 20.0, 100: 25.0, 200: 35.0, 500: 60.0}
 """Processor seconds for each number of training rows: about the same number of visits to each row."""
 LOW_DATA_DEV = 150
 
@@ -36,13 +36,13 @@ def parts() -> dict[str, Part]:
     made: dict[str, Part] = {"e2e-table": e2e_table, "hate-table": hate_table}
     for seed in range(1, SEEDS):
         made[f"hate-seed-{seed}"] = _hate_seed(seed)
-    made["e2e-ten-minutes"] = e2e_ten_minutes
-    for seed in range(LOW_DATA_SEEDS):
-        for rows in LOW_DATA_BUDGETS:
-            made[f"low-data-{rows}-{seed}"] = _low_data(rows, seed)
     made["e2e-32-positions"] = e2e_32_positions
     made["webnlg-prefix"] = _webnlg("prefix")
     made["webnlg-finetune"] = _webnlg("finetune")
+    for seed in range(LOW_DATA_SEEDS):
+        for rows in LOW_DATA_BUDGETS:
+            made[f"low-data-{rows}-{seed}"] = _low_data(rows, seed)
+    made["e2e-ten-minutes"] = e2e_ten_minutes
     return made
 
 
@@ -99,7 +99,7 @@ def _webnlg(contender: str) -> Part:
                 dtype="auto",
                 device="auto",
                 task=task,
-                budget_seconds=2 * TWO_MINUTES,
+                budget_seconds=TWO_MINUTES,
                 seed=0,
                 clock="cpu",
                 store_root=None,

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-KEEP_EVERY = 6
-"""Of the example's rows, this share is kept: enough to tune on in a second."""
+KEPT_OF_EACH_QUEUE = {"train.jsonl": 8, "dev.jsonl": 3}
+"""Of the example's rows, so many of each queue are kept, the shortest: enough to tune on in a second or two."""
 SECONDS_PER_FENCE = 120
 
 
@@ -32,7 +32,8 @@ class Place:
     def copy_to(self, root: Path) -> Place:
         """The same place once more, to go on from without changing this one."""
         return Place(
-            folder=shutil.copytree(self.folder, root / "folder", symlinks=True), home=shutil.copytree(self.home, root / "home", symlinks=True)
+            folder=shutil.copytree(self.folder, root / "folder", symlinks=True),
+            home=shutil.copytree(self.home, root / "home", symlinks=True),
         )
 
 
@@ -85,7 +86,9 @@ def shell(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Iterato
         client.write_text(namespace["CLIENT"].format(python=sys.executable, socket=address), encoding="utf-8")
         client.chmod(0o755)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        process = subprocess.Popen([sys.executable, str(server), address], stdout=subprocess.PIPE, text=True, env=environment, cwd=repository)
+        process = subprocess.Popen(
+            [sys.executable, str(server), address], stdout=subprocess.PIPE, text=True, env=environment, cwd=repository
+        )
         try:
             assert process.stdout is not None and process.stdout.readline() == "ready\n", "the command server did not start"
             yield Shell(commands=commands)
@@ -121,16 +124,20 @@ def fresh_place(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Any
             if source.suffix in (".jsonl", ".toml"):
                 target = place.folder / source.relative_to(repository)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
-                target.write_text("".join(lines[::KEEP_EVERY] if source.suffix == ".jsonl" else lines), encoding="utf-8")
+                content = source.read_text(encoding="utf-8")
+                target.write_text(_thinned(content, KEPT_OF_EACH_QUEUE[source.name]) if source.suffix == ".jsonl" else content, "utf-8")
         (place.folder / "my-model").symlink_to(own)
         return place
 
     return make
 
 
-@pytest.fixture(scope="session")
-def rows_of_example(repository: Path) -> list[dict[str, str]]:
-    """The example's training rows."""
-    text = (repository / "examples/support/train.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+def _thinned(content: str, count: int) -> str:
+    """The `count` shortest rows of each queue."""
+    kept: dict[str, list[str]] = {}
+    for line in sorted(content.splitlines(keepends=True), key=len):
+        row = json.loads(line)
+        rows = kept.setdefault(row["label"] if "label" in row else row["completion"].partition(" |")[0], [])
+        if len(rows) < count:
+            rows.append(line)
+    return "".join(line for rows in kept.values() for line in rows)

@@ -70,5 +70,7 @@ def test_named_files_are_recognised():
 
 
 def test_files_of_the_root_that_pages_name_exist():
-    wanted = {code for page in PAGES for code in _CODE.findall(prose(page)) if code in ("Makefile", "LICENSE", "pyproject.toml", "mkdocs.yml")}
+    wanted = {
+        code for page in PAGES for code in _CODE.findall(prose(page)) if code in ("Makefile", "LICENSE", "pyproject.toml", "mkdocs.yml")
+    }
     assert {file for file in wanted if not (ROOT / file).is_file()} == set()

@@ -29,7 +29,9 @@ def test_the_command_line_pages_are_what_help_prints(tools: Callable[[str], Modu
 def test_the_command_line_page_has_every_command(repository: Path):
     text = (repository / "docs/reference/cli.md").read_text(encoding="utf-8")
     commands = re.findall(r"^## `foreword ([a-z ]+)`$", text, re.MULTILINE)
-    assert {"tune", "compare", "generate", "chat", "compile", "data check", "prefix ls", "prefix compose", "models", "demo"} <= set(commands)
+    assert {"tune", "compare", "generate", "chat", "compile", "data check", "prefix ls", "prefix compose", "models", "demo"} <= set(
+        commands
+    )
 
 
 @pytest.mark.parametrize(("section", "folder"), SECTIONS.items(), ids=SECTIONS)

@@ -80,6 +80,17 @@ class Runner:
         assert done.returncode == 0, f"{fence.place} ended with {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny models gain nothing from threads, and waiting threads cost much on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def after_tutorial(shell: Any, fresh_place: Callable[[], Any]) -> Iterator[Any]:
     """The place that the tutorial leaves behind."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -89,9 +90,14 @@ def load(
     return TransformersEngine(name=name, folder=folder, module=module.to(place), tokenizer=tokenizer)
 
 
+def _best_device() -> str:
+    """The GPU that belongs to this worker (`torchrun` numbers the workers of a machine), or the CPU."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+
+
 def _device(name: str) -> torch.device:
     try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        device = torch.device(_best_device() if name == "auto" else name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(f"The device {name!r} cannot be used here: {str(error).splitlines()[0]} Try `auto` or `cpu`.") from error

@@ -44,7 +44,7 @@ class TuneSettings(BaseModel):
     initialisation: str = "auto"
     parameterisation: Literal["offsets", "mlp"] = "offsets"
     objective: str = "lm"
-    learning_rate: float | None = Field(default=None, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0, le=100)
     examples_seen: int | None = Field(default=None, ge=1)
     budget_seconds: float | None = Field(default=None, gt=0)
     budget_clock: Literal["wall", "cpu"] = "wall"
