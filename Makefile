@@ -14,7 +14,7 @@ LOCK := requirements/dev.lock
 UV := .lock-tool
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test bench lock clean
+.PHONY: help install demo check test docs bench lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,10 +41,14 @@ check: install  ## style, types, walls between rooms, documentation
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest tests/docs -q
-	$(BIN)/mkdocs build --strict --quiet --site-dir $(VENV)/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir $(VENV)/site
 
 test: install  ## the whole suite
 	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -q
+
+docs: install  ## the documentation as a site in site/, the command-line page written anew
+	$(BIN)/python docs/regenerate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: install  ## the benchmarks, each beside its peer (long)
 	$(BIN)/python -m benchmarks.tuning

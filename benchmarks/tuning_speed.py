@@ -19,15 +19,15 @@ from benchmarks import shared_tasks
 
 POSITIONS = 32
 BATCH = 16
-SIDES = ("foreword", "peft", "peft-text")
-PEFT_RATE = 3e-2
-PEFT_TEXT_RATE = 1e-2
 OUR_RATE = 0.05
+PEFT_RATES = {"peft": 3e-2, "peft-from-text, rate 0.01": 1e-2, "peft-from-text, rate 0.03": 3e-2}
+"""PEFT as it starts by itself, and from the same keys and values as ours at two rates; the lowest loss of all is the peer's."""
+SIDES = ("foreword", *PEFT_RATES)
 
 
 def measure(data: Path, *, task: str, dtype: str, turns: int, steps_per_turn: int) -> dict[str, Any]:
     """Examples per second, peak memory and dev loss of every side, and the ratios."""
-    command = [sys.executable, "-m", "benchmarks.tuning_speed", str(data), task, dtype]
+    command = [sys.executable, "-m", "benchmarks.tuning_speed", str(data), task, dtype, str(1 + turns * steps_per_turn)]
     sides = {side: _Side([*command, side]) for side in SIDES}
     for side in sides.values():
         side.ask("warm")
@@ -38,7 +38,7 @@ def measure(data: Path, *, task: str, dtype: str, turns: int, steps_per_turn: in
     for side in sides.values():
         side.end()
     ours, peer = found["foreword"], found["peft"]
-    best_peer_loss = min(found["peft"]["dev_loss"], found["peft-text"]["dev_loss"])
+    best_peer_loss = min(found[name]["dev_loss"] for name in PEFT_RATES)
     pairs = list(zip(ours["rates"], peer["rates"], strict=True))
     return {
         "task": task,
@@ -106,7 +106,7 @@ class _Ours:
 class _Peft:
     """PEFT's prefix tuning as its documentation has it: labels -100 on the prompt, the loss of the wrapped model."""
 
-    def __init__(self, engine: Any, rows: Sequence[Any], start: tuple[Any, Any] | None, steps: int) -> None:
+    def __init__(self, engine: Any, rows: Sequence[Any], start: tuple[Any, Any] | None, steps: int, *, rate: float) -> None:
         import torch
         from peft import PrefixTuningConfig, get_peft_model
 
@@ -121,7 +121,6 @@ class _Peft:
         if start is not None:
             with torch.no_grad():
                 self._weight.copy_(torch.stack(start, dim=1).permute(3, 0, 1, 2, 4).reshape(POSITIONS, -1))
-        rate = PEFT_TEXT_RATE if start is not None else PEFT_RATE
         self._schedule = Schedule(peak=rate, warmup=3, hold=3, total=steps)
         self._optimiser = torch.optim.AdamW([self._weight], lr=rate, weight_decay=0.0)
         self._order = BatchOrder(rows, batch_targets=BATCH, seed=0)
@@ -153,7 +152,7 @@ class _Peft:
         return both[:, 0].contiguous(), both[:, 1].contiguous()
 
 
-def _child(data: Path, task_name: str, dtype: str, side: str) -> None:
+def _child(data: Path, task_name: str, dtype: str, steps: int, side: str) -> None:
     from foreword import api
     from foreword.evaluate.measuring import peak_memory
     from foreword.tuning.dev_loss import DevLoss
@@ -170,11 +169,11 @@ def _child(data: Path, task_name: str, dtype: str, side: str) -> None:
     )
     start = few_shot.start(context)
     rows = encode_examples(engine, task.train.examples, prompt_format="continuation", room=engine.window - POSITIONS).rows
-    steps = 40
     tensors = (start.key_LHND, start.value_LHND)
-    trainer = (
-        _Ours(engine, rows, tensors, steps) if side == "foreword" else _Peft(engine, rows, tensors if side == "peft-text" else None, steps)
-    )
+    if side == "foreword":
+        trainer: _Ours | _Peft = _Ours(engine, rows, tensors, steps)
+    else:
+        trainer = _Peft(engine, rows, tensors if "text" in side else None, steps, rate=PEFT_RATES[side])
     rates: list[float] = []
     for line in sys.stdin:
         command, _, count = line.strip().partition(" ")
@@ -196,4 +195,4 @@ def _child(data: Path, task_name: str, dtype: str, side: str) -> None:
 
 
 if __name__ == "__main__":
-    _child(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4])
+    _child(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5])

@@ -14,17 +14,18 @@ class PrefixView(Cache):
 
     def __init__(self, key_LHND: Tensor, value_LHND: Tensor) -> None:
         super().__init__(layers=[])
-        self.key_LHND = key_LHND
-        self.value_LHND = value_LHND
+        self._positions = key_LHND.shape[2]
+        # Taken apart once: the gradient of an index into the whole would be a tensor as large as the whole, for every layer.
+        self._keys_HND, self._values_HND = key_LHND.unbind(), value_LHND.unbind()
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         rows = key_states.shape[0]
-        prefix_key = self.key_LHND[layer_idx].to(key_states.dtype).expand(rows, -1, -1, -1)
-        prefix_value = self.value_LHND[layer_idx].to(value_states.dtype).expand(rows, -1, -1, -1)
+        prefix_key = self._keys_HND[layer_idx].to(key_states.dtype).expand(rows, -1, -1, -1)
+        prefix_value = self._values_HND[layer_idx].to(value_states.dtype).expand(rows, -1, -1, -1)
         return torch.cat([prefix_key, key_states], dim=2), torch.cat([prefix_value, value_states], dim=2)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self.key_LHND.shape[2]
+        return self._positions
 
 
 class SlotCache(Cache):
