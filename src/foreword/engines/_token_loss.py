@@ -12,20 +12,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK = 256
+CHUNK = 128
+"""Target tokens at a time: enough for a fast product, few enough that their logits stay near the processor."""
 
 
 def _chunk(hidden: Tensor, weight_VD: Tensor, bias_V: Tensor | None, target: Tensor, softcap: float | None, grad: bool):
-    logits = torch.nn.functional.linear(hidden, weight_VD, bias_V).float()
+    logits = torch.nn.functional.linear(hidden, weight_VD, bias_V)
     slope = None
     if softcap is not None:
-        tanh = torch.tanh(logits / softcap)
+        tanh = torch.tanh(logits.float() / softcap)
         logits, slope = softcap * tanh, 1 - tanh * tanh
-    log_z = torch.logsumexp(logits, dim=-1)
-    log_p = logits.gather(1, target[:, None])[:, 0] - log_z
+    # One softmax in float32 serves for both results: log Z follows exactly from the largest logit and its probability.
+    probability = torch.softmax(logits, dim=-1, dtype=torch.float32)
+    largest, place = logits.max(dim=-1)
+    log_z = largest.float() - probability.gather(1, place[:, None])[:, 0].log()
+    log_p = logits.gather(1, target[:, None])[:, 0].float() - log_z
     if not grad:
         return log_p, None
-    residual = logits.sub_(log_z[:, None]).exp_().neg_()
+    residual = probability.neg_()
     residual[torch.arange(len(target), device=target.device), target] += 1
     if slope is not None:
         residual *= slope
