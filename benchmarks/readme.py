@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _filled(text: str) -> str:
     for name, parts in TABLES.items():
         if (comparison := _comparison(parts)) is not None:
-            command = f"Made by `python -m benchmarks.tuning --only {','.join(parts)}`."
+            there = [part for part in parts if (PARTS / f"{part}.json").is_file()]
+            command = f"Made by `python -m benchmarks.tuning --only {','.join(there)}`; budgets are processor seconds of one thread."
             text = _between(text, f"table:{name}", "table", f"{to_markdown(comparison).strip()}\n\n{command}")
     if PICTURE.is_file():
         picture = "![Quality against the positions that every request attends to.](docs/images/comparison.svg)"

@@ -25,20 +25,22 @@ PEFT_RATES = {"peft": 3e-2, "peft-from-text, rate 0.01": 1e-2, "peft-from-text, 
 SIDES = ("foreword", *PEFT_RATES)
 
 
-def measure(data: Path, *, task: str, dtype: str, turns: int, steps_per_turn: int) -> dict[str, Any]:
-    """Examples per second, peak memory and dev loss of every side, and the ratios."""
-    command = [sys.executable, "-m", "benchmarks.tuning_speed", str(data), task, dtype, str(1 + turns * steps_per_turn)]
-    sides = {side: _Side([*command, side]) for side in SIDES}
-    for side in sides.values():
+def measure(
+    data: Path, *, task: str, dtype: str, turns: int, steps_per_turn: int, sides: Sequence[str] = SIDES, dev_rows: int = 64
+) -> dict[str, Any]:
+    """Examples per second, peak memory and dev loss of every side, and the ratios to `peft`."""
+    command = [sys.executable, "-m", "benchmarks.tuning_speed", str(data), task, dtype, str(1 + turns * steps_per_turn), str(dev_rows)]
+    running = {side: _Side([*command, side]) for side in sides}
+    for side in running.values():
         side.ask("warm")
     for _ in range(turns):
-        for side in sides.values():
+        for side in running.values():
             side.ask(f"steps {steps_per_turn}")
-    found = {name: side.ask("finish") for name, side in sides.items()}
-    for side in sides.values():
+    found = {name: side.ask("finish") for name, side in running.items()}
+    for side in running.values():
         side.end()
     ours, peer = found["foreword"], found["peft"]
-    best_peer_loss = min(found[name]["dev_loss"] for name in PEFT_RATES)
+    best_peer_loss = min(side["dev_loss"] for name, side in found.items() if name in PEFT_RATES)
     pairs = list(zip(ours["rates"], peer["rates"], strict=True))
     return {
         "task": task,
@@ -152,7 +154,7 @@ class _Peft:
         return both[:, 0].contiguous(), both[:, 1].contiguous()
 
 
-def _child(data: Path, task_name: str, dtype: str, steps: int, side: str) -> None:
+def _child(data: Path, task_name: str, dtype: str, steps: int, dev_rows: int, side: str) -> None:
     from foreword import api
     from foreword.evaluate.measuring import peak_memory
     from foreword.tuning.dev_loss import DevLoss
@@ -190,9 +192,9 @@ def _child(data: Path, task_name: str, dtype: str, steps: int, side: str) -> Non
             memory = peak_memory()
             if side != "foreword":
                 engine.module.set_attn_implementation("foreword_grouped")
-            loss = DevLoss(engine, task.dev, prompt_format="continuation", room=8000, limit=64, seed=0)
+            loss = DevLoss(engine, task.dev, prompt_format="continuation", room=8000, limit=dev_rows, seed=0)
             answers.write(json.dumps({"rates": rates, "peak_memory": memory, "dev_loss": loss(*trainer.keys_values())}) + "\n")
 
 
 if __name__ == "__main__":
-    _child(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5])
+    _child(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]), sys.argv[6])

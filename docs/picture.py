@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from foreword.evaluate.comparison import Comparison
 
-PANEL_INCHES = (5.2, 4.0)
+PANEL_INCHES = (5.6, 4.2)
+LABEL_GAP = 0.06
+"""Least distance between two labels, as a share of the height drawn."""
 OURS, OTHERS = "#3f51b5", "#7a8296"
 # Fixed, so that the picture depends on nothing but the results.
 STYLE = {"svg.hashsalt": "foreword", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}
@@ -48,27 +50,44 @@ def draw(comparisons: Sequence[Comparison], out: Path) -> None:
 
 def panel(axes: Any, comparison: Comparison) -> None:
     """One comparison: a point with its 95 % interval for each contender that ran."""
-    for row in comparison.ranked():
-        if row.measured is None:
-            continue
-        quality, positions = row.measured.quality, row.measured.prompt_positions
-        ours = row.contender.partition(":")[0] == "prefix"
+    found = [(row.contender, row.measured) for row in comparison.ranked() if row.measured is not None]
+    label_heights = spread([measured.quality.value for _, measured in found], gap=LABEL_GAP * _height(found))
+    for (contender, measured), label_height in zip(found, label_heights, strict=True):
+        quality, positions = measured.quality, measured.prompt_positions
+        ours = contender.partition(":")[0] == "prefix"
         colour = OURS if ours else OTHERS
-        spread = [[quality.value - quality.low], [quality.high - quality.value]]
-        axes.errorbar(positions, quality.value, yerr=spread, fmt="o", color=colour, capsize=3, linewidth=1)
+        interval = [[quality.value - quality.low], [quality.high - quality.value]]
+        axes.errorbar(positions, quality.value, yerr=interval, fmt="o", color=colour, capsize=3, linewidth=1)
         axes.annotate(
-            row.contender,
-            (positions, quality.value),
-            xytext=(7, 4),
+            contender,
+            (positions, label_height),
+            xytext=(9, 0),
             textcoords="offset points",
+            verticalalignment="center",
             color=colour,
             fontweight="bold" if ours else "normal",
         )
     axes.set_title(f"{comparison.task}: {comparison.train_rows} training rows, {comparison.dev_rows} dev rows", fontsize=10)
     axes.set_xlabel("positions before the answer, prefix and prompt")
     axes.set_ylabel(comparison.primary)
-    axes.margins(x=0.25, y=0.12)
+    axes.set_xlim(0, 1.35 * max(measured.prompt_positions for _, measured in found))
+    axes.margins(y=0.12)
     axes.grid(alpha=0.3)
+
+
+def spread(heights: Sequence[float], *, gap: float) -> list[float]:
+    """Heights at least `gap` apart in the same order, moved down from the highest where they would be closer."""
+    placed: dict[int, float] = {}
+    limit = float("inf")
+    for index in sorted(range(len(heights)), key=lambda index: -heights[index]):
+        placed[index] = min(heights[index], limit)
+        limit = placed[index] - gap
+    return [placed[index] for index in range(len(heights))]
+
+
+def _height(found: Sequence[tuple[str, Any]]) -> float:
+    """Span of everything drawn."""
+    return max(measured.quality.high for _, measured in found) - min(measured.quality.low for _, measured in found)
 
 
 def main() -> None:

@@ -97,3 +97,10 @@ def test_it_reads_what_compare_prints(picture: Any, comparison: Comparison, tmp_
     monkeypatch.setattr("sys.argv", ["picture.py", str(tmp_path / "result.json"), "--out", str(tmp_path / "made/drawn.svg")])
     picture.main()
     assert ">prefix<" in (tmp_path / "made/drawn.svg").read_text(encoding="utf-8")
+
+
+def test_labels_keep_their_distance_and_their_order(picture: Any) -> None:
+    placed = picture.spread([0.5, 0.9, 0.52, 0.1], gap=0.05)
+    assert placed == pytest.approx([0.47, 0.9, 0.52, 0.1])
+    ordered = sorted(placed)
+    assert all(high - low >= 0.05 - 1e-12 for low, high in zip(ordered, ordered[1:], strict=False))
