@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -103,4 +104,4 @@ def test_labels_keep_their_distance_and_their_order(picture: Any) -> None:
     placed = picture.spread([0.5, 0.9, 0.52, 0.1], gap=0.05)
     assert placed == pytest.approx([0.47, 0.9, 0.52, 0.1])
     ordered = sorted(placed)
-    assert all(high - low >= 0.05 - 1e-12 for low, high in zip(ordered, ordered[1:], strict=False))
+    assert all(high - low >= 0.05 - 1e-12 for low, high in pairwise(ordered))
