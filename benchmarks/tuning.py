@@ -21,8 +21,8 @@ from benchmarks import machine, shared_tasks, tuning_quality, tuning_speed, util
 
 RESULTS = Path(__file__).with_name("results")
 PARTS = RESULTS / "tuning"
-SPEED = {"bfloat16": {"turns": 5, "steps_per_turn": 3}, "float32": {"turns": 3, "steps_per_turn": 1}}
-QUICK = {"turns": 2, "steps_per_turn": 1, "sides": ("foreword", "peft"), "dev_rows": 16}
+SPEED: dict[str, dict[str, Any]] = {"bfloat16": {"turns": 5, "steps_per_turn": 3}, "float32": {"turns": 3, "steps_per_turn": 1}}
+QUICK: dict[str, Any] = {"turns": 2, "steps_per_turn": 1, "sides": ("foreword", "peft"), "dev_rows": 16}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

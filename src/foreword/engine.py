@@ -35,6 +35,11 @@ class Row:
     prompt: tuple[int, ...]
     targets: tuple[tuple[int, ...], ...]
 
+    @property
+    def fed_tokens(self) -> int:
+        """Tokens that the model is fed: the last token of a target is only predicted."""
+        return len(self.prompt) + sum(max(len(target) - 1, 0) for target in self.targets)
+
 
 @runtime_checkable
 class Engine(Protocol):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foreword.engine import Row
-from foreword.engines._rows import additive, bucket, fed_tokens, pack
+from foreword.engines._rows import additive, bucket, pack
 
 ROW = Row(prompt=(10, 11, 12), targets=((20, 21, 22), (30,), (40, 41)))
 CPU = torch.device("cpu")
@@ -58,6 +58,6 @@ def test_buckets_hold_every_row_once_and_keep_to_the_limit(rows, most):
     groups = bucket(rows, most_tokens=most, group_overhead=8)
     assert sorted(index for group in groups for index in group) == list(range(len(rows)))
     for group in groups:
-        assert len(group) == 1 or len(group) * max(fed_tokens(rows[index]) for index in group) <= most
-    longest = [max(fed_tokens(rows[index]) for index in group) for group in groups]
+        assert len(group) == 1 or len(group) * max(rows[index].fed_tokens for index in group) <= most
+    longest = [max(rows[index].fed_tokens for index in group) for group in groups]
     assert longest == sorted(longest, reverse=True)

@@ -52,14 +52,9 @@ def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, torch.finfo(dtype).min)
 
 
-def fed_tokens(row: Row) -> int:
-    """Tokens that a row feeds to the model: the last token of a target is only predicted."""
-    return len(row.prompt) + sum(max(len(target) - 1, 0) for target in row.targets)
-
-
 def pack(rows: Sequence[Row], *, prefix_positions: int, padding_id: int, device: torch.device) -> PackedRows:
     """Lays `rows` out; every prompt must have at least one token."""
-    length = max(fed_tokens(row) for row in rows)
+    length = max(row.fed_tokens for row in rows)
     tokens, positions, segments, source, target = [], [], [], [], []
     for number, row in enumerate(rows):
         ids, position, segment = list(row.prompt), list(range(len(row.prompt))), [PROMPT] * len(row.prompt)
@@ -94,8 +89,8 @@ def bucket(rows: Sequence[Row], *, most_tokens: int, group_overhead: int) -> lis
         most_tokens: bound on a group, padding included; only a single row may exceed it.
         group_overhead: cost of one more group, in tokens.
     """
-    order = sorted(range(len(rows)), key=lambda index: -fed_tokens(rows[index]))
-    lengths = [fed_tokens(rows[index]) for index in order]
+    order = sorted(range(len(rows)), key=lambda index: -rows[index].fed_tokens)
+    lengths = [rows[index].fed_tokens for index in order]
     cost = [0.0] + [float("inf")] * len(order)
     cut = [0] * (len(order) + 1)
     for end in range(1, len(order) + 1):

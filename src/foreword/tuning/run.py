@@ -36,8 +36,8 @@ HOLD_SHARE = 0.25
 """The rate stays at its peak through the probes, whatever a candidate's fate, and falls afterwards."""
 MLP_HIDDEN = 512
 CPU_MICRO_TOKENS, GPU_MICRO_TOKENS = 512, 16384
-PACE_STEPS = 4
-BUDGET_SHARE = 0.94
+PACE_STEPS = 2
+BUDGET_SHARE = 0.97
 """Share of the budget that is planned; the rest is for a pace that turns out slower than measured."""
 
 

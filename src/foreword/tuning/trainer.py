@@ -54,10 +54,15 @@ class StepRecord:
     seconds: float
 
 
+POOL = 8
+"""Batches among which rows are put together by length."""
+
+
 class BatchOrder:
     """Which rows make up which step: every epoch a new permutation, drawn from seed and epoch alone.
 
-    Rows count by their targets: a batch holds rows until it has `batch_targets` targets.
+    Rows count by their targets: a batch holds rows until it has `batch_targets` targets. Within a pool of a few batches
+    rows of like length come together, which spares padding, and the batches come in random order.
     """
 
     def __init__(self, rows: Sequence[Row], *, batch_targets: int, seed: int) -> None:
@@ -81,14 +86,23 @@ class BatchOrder:
     def _split(self, epoch: int) -> list[list[int]]:
         draw = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
         order = torch.randperm(len(self._rows), generator=draw).tolist()
-        share = self.targets_per_step
-        batches: list[list[int]] = [[] for _ in range(self.per_epoch)]
-        seen = 0
-        for index in order:
-            batches[min(self.per_epoch - 1, int(seen / share))].append(index)
-            seen += self._targets[index]
+        batches: list[list[int]] = []
+        for pool in self._parts(order, -(-self.per_epoch // POOL), share=POOL * self.targets_per_step):
+            count = min(POOL, self.per_epoch - len(batches))
+            near = sorted(pool, key=lambda index: self._rows[index].fed_tokens)
+            cut = self._parts(near, count, share=self.targets_per_step)
+            batches += [cut[place] for place in torch.randperm(count, generator=draw).tolist()]
         # A row with many targets can leave a batch empty; it then borrows from its neighbour.
         return [batch or batches[max(0, place - 1)] or order[:1] for place, batch in enumerate(batches)]
+
+    def _parts(self, order: Sequence[int], count: int, *, share: float) -> list[list[int]]:
+        """Rows in `count` runs of about `share` targets each."""
+        parts: list[list[int]] = [[] for _ in range(count)]
+        seen = 0
+        for index in order:
+            parts[min(count - 1, int(seen / share))].append(index)
+            seen += self._targets[index]
+        return parts
 
 
 class Trainer:
@@ -155,7 +169,7 @@ class Trainer:
             )
         self.optimiser.step()
         self.step += 1
-        fed = sum(len(row.prompt) + sum(len(target) - 1 for target in row.targets) for row in rows)
+        fed = sum(row.fed_tokens for row in rows)
         return StepRecord(
             step=self.step,
             loss=mean,
