@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from foreword.data.similarity import near_pairs
+from foreword.data.similarity import resemblance
 from foreword.evaluate.scorer import Outcome
 from foreword.evaluate.scorers import fields
 from foreword.evaluate.task import SuccessRule, load_task
@@ -116,8 +116,9 @@ def test_queues_are_balanced_and_every_urgency_occurs(rows: dict[str, list[Row]]
 
 def test_no_message_is_given_twice_or_nearly(rows: dict[str, list[Row]]) -> None:
     prompts = [row["prompt"] for split in SPLITS for row in rows[split]]
-    alike = [(prompts[pair.first], prompts[pair.second]) for pair in near_pairs(prompts, threshold=NEAR)]
-    assert alike == []
+    found = resemblance(prompts, threshold=NEAR)
+    assert found.first_equal == tuple(range(len(prompts)))
+    assert [(prompts[pair.first], prompts[pair.second]) for pair in found.pairs] == []
 
 
 @pytest.mark.parametrize("split", SPLITS)
