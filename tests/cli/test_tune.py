@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -51,15 +52,17 @@ def test_a_finished_run_is_done_again_as_a_new_version(foreword: Any, tiny: Path
 
 
 def start(words: list[str], home: Path) -> subprocess.Popen[str]:
-    environment = os.environ | {"FOREWORD_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"FOREWORD_HOME": str(home)}
     command = [sys.executable, "-m", "foreword", *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    # A suite that runs in the background of a shell is told to ignore interrupts, and would hand that down.
+    heed_interrupts = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=heed_interrupts)
 
 
 @pytest.mark.slow
 def test_an_interrupted_run_is_resumed_by_the_same_command(foreword: Any, tiny: Path, train: Path, dev: Path, home: Path):
     words = ["tune", "--data", str(train), "--dev", str(dev), "--name", "easy", "--model", str(tiny), *map(str, QUICK[:4])]
-    words += ["--dtype", "float32", "--examples-seen", "3200"]
+    words += ["--dtype", "float32", "--examples-seen", "1600"]
     with start(words, home) as process:
         assert process.stderr is not None
         seen = 0

@@ -183,7 +183,7 @@ def test_a_search_in_which_every_probe_fails_says_why(engine, labelled, conteste
 @pytest.fixture
 def wild(short):
     """A rate that first helps and then ruins the prefix."""
-    return with_fields(short, learning_rate=20.0, evaluations=9)
+    return with_fields(short, learning_rate=50.0, evaluations=9)
 
 
 def test_the_best_checkpoint_is_kept(engine, texts, held_out, wild, watcher_class):
