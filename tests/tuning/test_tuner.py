@@ -181,9 +181,10 @@ def test_a_search_in_which_every_probe_fails_says_why(engine, labelled, conteste
 
 
 @pytest.fixture
-def wild(short):
-    """A rate that first helps and then ruins the prefix."""
-    return with_fields(short, learning_rate=50.0, evaluations=9)
+def wild(short, objective):
+    """Learns for five steps, then unlearns."""
+    name = objective("return lm.loss(engine, rows, key_LHND, value_LHND) * (-1 if STEP > 5 else 1)")
+    return with_fields(short, objective=name, evaluations=9)
 
 
 def test_the_best_checkpoint_is_kept(engine, texts, held_out, wild, watcher_class):
