@@ -32,7 +32,7 @@ $(STAMP): pyproject.toml $(LOCK)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: install  ## tune a prefix on the example task and compare it with prompting (about three minutes on two cores)
+demo: install  ## tune a prefix on the example task and compare it with prompting (about four minutes on two cores)
 	$(BIN)/foreword demo
 
 check: install  ## style, types, walls between rooms, documentation

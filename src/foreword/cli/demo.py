@@ -41,7 +41,7 @@ def demo(
 ) -> None:
     """Tune a prefix on the example task and compare it with prompting.
 
-    It takes about three minutes on two cores.
+    It takes about four minutes on two cores.
 
     The task: a shop's customer messages, to be routed to a queue and answered in the house's format. The prefix learns from the training
     rows alone; the table is made on other rows. It is published as `support`.
