@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import shared_tasks
+from foreword.engine import Row
+from foreword.evaluate.task import Task
 
 POSITIONS = 32
 BATCH = 16
@@ -82,7 +84,7 @@ class _Side:
 # --- the child -----------------------------------------------------------------------------------------------
 
 
-class _Ours:
+class Ours:
     """Training as `foreword tune` does it, without its probes."""
 
     def __init__(self, engine: Any, rows: Sequence[Any], start: tuple[Any, Any], steps: int) -> None:
@@ -154,26 +156,32 @@ class _Peft:
         return both[:, 0].contiguous(), both[:, 1].contiguous()
 
 
-def _child(data: Path, task_name: str, dtype: str, steps: int, dev_rows: int, side: str) -> None:
+def set_up(task: Task, dtype: str) -> tuple[Any, Sequence[Row], tuple[Any, Any]]:
+    """The engine, the task's training rows, and the keys and values that training starts from."""
     from foreword import api
-    from foreword.evaluate.measuring import peak_memory
-    from foreword.tuning.dev_loss import DevLoss
     from foreword.tuning.initialisation import StartContext
     from foreword.tuning.initialisations import few_shot
     from foreword.tuning.rows import encode_examples
 
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     engine = api.load("smollm2", dtype=dtype).engine
-    task = shared_tasks.e2e(data, pairs=None, seed=0) if task_name == "e2e" else shared_tasks.hate_speech(data, rows=1500, seed=0)
     context = StartContext(
         engine=engine, train=task.train, instruction=task.instruction, positions=POSITIONS, argument="8", seed=0, room=engine.window // 2
     )
     start = few_shot.start(context)
     rows = encode_examples(engine, task.train.examples, prompt_format="continuation", room=engine.window - POSITIONS).rows
-    tensors = (start.key_LHND, start.value_LHND)
+    return engine, rows, (start.key_LHND, start.value_LHND)
+
+
+def _child(data: Path, task_name: str, dtype: str, steps: int, dev_rows: int, side: str) -> None:
+    from foreword.evaluate.measuring import peak_memory
+    from foreword.tuning.dev_loss import DevLoss
+
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    task = shared_tasks.e2e(data, pairs=None, seed=0) if task_name == "e2e" else shared_tasks.hate_speech(data, rows=1500, seed=0)
+    engine, rows, tensors = set_up(task, dtype)
     if side == "foreword":
-        trainer: _Ours | _Peft = _Ours(engine, rows, tensors, steps)
+        trainer: Ours | _Peft = Ours(engine, rows, tensors, steps)
     else:
         trainer = _Peft(engine, rows, tensors if "text" in side else None, steps, rate=PEFT_RATES[side])
     rates: list[float] = []

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from benchmarks import shared_tasks
+from benchmarks.tuning_speed import Ours, set_up
 
 SIZE, REPEATS, STEPS = 4096, 3, 4
 
@@ -19,20 +20,8 @@ def measure(data: Path) -> dict[str, Any]:
 
 
 def _one(data: Path, dtype: str) -> dict[str, float]:
-    from benchmarks.tuning_speed import POSITIONS, _Ours
-    from foreword import api
-    from foreword.tuning.initialisation import StartContext
-    from foreword.tuning.initialisations import few_shot
-    from foreword.tuning.rows import encode_examples
-
-    engine = api.load("smollm2", dtype=dtype).engine
-    task = shared_tasks.e2e(data, pairs=None, seed=0)
-    context = StartContext(
-        engine=engine, train=task.train, instruction=task.instruction, positions=POSITIONS, argument="8", seed=0, room=engine.window // 2
-    )
-    start = few_shot.start(context)
-    rows = encode_examples(engine, task.train.examples, prompt_format="continuation", room=engine.window - POSITIONS).rows
-    ours = _Ours(engine, rows, (start.key_LHND, start.value_LHND), STEPS + 1)
+    engine, rows, start = set_up(shared_tasks.e2e(data, pairs=None, seed=0), dtype)
+    ours = Ours(engine, rows, start, STEPS + 1)
     ours.step()
     peak = _peak(engine.dtype)
     fed = targets = 0

@@ -58,7 +58,9 @@ def tune(
     ] = "fail",
     on_bad: Annotated[Literal["fail", "skip"], typer.Option(help="What to do with rows that cannot be used.")] = "fail",
     micro_tokens: Annotated[int | None, typer.Option(min=16, help="Tokens computed at once; lower it when memory is short.")] = None,
-    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Less memory for a third more time.")] = False,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Less memory for more time: activations are computed again.")
+    ] = False,
     compile_layers: Annotated[bool, typer.Option("--compile", help="torch.compile the layers; pays off on long runs.")] = False,
     licence: Annotated[str | None, typer.Option(help="Licence noted in the prefix, such as CC-BY-4.0.")] = None,
     run_folder: Annotated[

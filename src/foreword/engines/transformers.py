@@ -25,7 +25,7 @@ from foreword.engines._checkpoint import resolve
 from foreword.engines._conversation import ConversationEncoder
 from foreword.engines._decoding import decode
 from foreword.engines._geometry import geometry_of, sliding_window_of, turns_as_described, window_of
-from foreword.engines._rows import additive, bucket, pack
+from foreword.engines._rows import PackedRows, additive, bucket, pack
 from foreword.engines._sampling import check as check_sampling
 from foreword.engines._token_loss import target_log_probs
 from foreword.errors import ModelError, WindowError
@@ -250,28 +250,27 @@ class TransformersEngine:
     def target_log_probs(self, rows: Sequence[Row], key_LHND: Tensor | None = None, value_LHND: Tensor | None = None) -> Tensor:
         positions = 0 if key_LHND is None else key_LHND.shape[2]
         self._check_rows(rows, positions)
-        packed = pack(rows, prefix_positions=positions, padding_id=0, device=self.device)
+        packed = self._pack(rows, positions)
         cache = None if key_LHND is None or value_LHND is None else PrefixView(key_LHND, value_LHND)
-        slots_BS = torch.cat([torch.arange(positions, device=self.device).expand(len(rows), -1), packed.position_BT], dim=1)
-        hidden_BTD = self.hidden(packed.token_ids_BT, packed.position_BT, packed.visible_BTS(positions), slots_BS, cache)
+        hidden_BTD = self._hidden_of(packed, positions, cache)
         chosen_TD = hidden_BTD.flatten(0, 1)[packed.source]
         return target_log_probs(chosen_TD, self._head, packed.target, softcap=self._softcap)
+
+    def _pack(self, rows: Sequence[Row], positions: int) -> PackedRows:
+        return pack(rows, prefix_positions=positions, padding_id=0, device=self.device)
+
+    def _hidden_of(self, packed: PackedRows, positions: int, cache: Any, **to_attention: Any) -> Tensor:
+        """Last hidden states of packed rows behind a prefix of `positions` positions."""
+        slots_BS = torch.cat([torch.arange(positions, device=self.device).expand(len(packed.position_BT), -1), packed.position_BT], dim=1)
+        return self.hidden(packed.token_ids_BT, packed.position_BT, packed.visible_BTS(positions), slots_BS, cache, **to_attention)
 
     def prefix_attention(self, rows: Sequence[Row], key_LHND: Tensor, value_LHND: Tensor) -> Tensor:
         positions = key_LHND.shape[2]
         sums = _attention.PrefixAttention(self._geometry.layers, self._geometry.kv_heads, positions, self.device)
         with torch.inference_mode():
             for group in self.batches(rows, most_tokens=SCORING_TOKENS):
-                packed = pack([rows[index] for index in group], prefix_positions=positions, padding_id=0, device=self.device)
-                slots_BS = torch.cat([torch.arange(positions, device=self.device).expand(len(group), -1), packed.position_BT], dim=1)
-                self.hidden(
-                    packed.token_ids_BT,
-                    packed.position_BT,
-                    packed.visible_BTS(positions),
-                    slots_BS,
-                    PrefixView(key_LHND, value_LHND),
-                    prefix_attention=(sums, packed.segment_BT >= 0),
-                )
+                packed = self._pack([rows[index] for index in group], positions)
+                self._hidden_of(packed, positions, PrefixView(key_LHND, value_LHND), prefix_attention=(sums, packed.segment_BT >= 0))
         return sums.mass_LGN.clone()
 
     def read(self, token_ids: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,7 @@ class TuneSettings(BaseModel):
         seed: of data order, examples drawn and random starts.
         on_long: what to do with an example longer than the window.
         micro_tokens: tokens computed at once; lower it when memory is short. None chooses by device.
-        checkpointing: recompute activations in the backward pass: a third more time, a fraction of the memory.
+        checkpointing: recompute activations in the backward pass: more time, less memory.
         compile_layers: run the model's layers through torch.compile; pays off on long runs and needs a C++ compiler on the CPU.
         licence: noted in the prefix.
     """
