@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from foreword.engines._flat import LARGEST_SCORES, TreeAttention
+
 NAME = "foreword_grouped"
-LARGEST_SCORES = 1 << 22
-"""Scores per head above which a forward pass without gradients takes the fused kernel."""
 
 
 class _GroupedAttention(torch.autograd.Function):
@@ -74,6 +74,7 @@ def attend(
     scaling: float | None = None,
     dropout: float = 0.0,
     prefix_attention: tuple[PrefixAttention, Tensor] | None = None,
+    tree: TreeAttention | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """The attention function registered with transformers under `NAME`.
@@ -84,11 +85,14 @@ def attend(
         attention_mask: additive, B, 1, T, S, in the query's dtype.
         scaling: factor on the scores; D^-1/2 when absent.
         prefix_attention: where to sum the attention that goes to the prefix, and which tokens (B T) count.
+        tree: the rows stand one after the other (B is 1), and this attends over them; it knows the prefix and needs no mask.
 
     Returns:
         B, T, H, D and no weights.
     """
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    if tree is not None:
+        return tree(int(module.layer_idx), query, key, value, scale), None  # type: ignore[arg-type]
     if prefix_attention is not None and attention_mask is not None:
         prefix_attention[0].add(int(module.layer_idx), query, key, attention_mask, scale, prefix_attention[1])  # type: ignore[arg-type]
     needs_grad = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)

@@ -24,6 +24,7 @@ from foreword.engines._checkpoint import fingerprint as checkpoint_fingerprint
 from foreword.engines._checkpoint import resolve
 from foreword.engines._conversation import ConversationEncoder
 from foreword.engines._decoding import decode
+from foreword.engines._flat import FlatRows, TreeAttention, flatten, share_out
 from foreword.engines._geometry import geometry_of, sliding_window_of, turns_as_described, window_of
 from foreword.engines._rows import PackedRows, additive, bucket, pack
 from foreword.engines._sampling import check as check_sampling
@@ -250,11 +251,30 @@ class TransformersEngine:
     def target_log_probs(self, rows: Sequence[Row], key_LHND: Tensor | None = None, value_LHND: Tensor | None = None) -> Tensor:
         positions = 0 if key_LHND is None else key_LHND.shape[2]
         self._check_rows(rows, positions)
-        packed = self._pack(rows, positions)
-        cache = None if key_LHND is None or value_LHND is None else PrefixView(key_LHND, value_LHND)
-        hidden_BTD = self._hidden_of(packed, positions, cache)
-        chosen_TD = hidden_BTD.flatten(0, 1)[packed.source]
-        return target_log_probs(chosen_TD, self._head, packed.target, softcap=self._softcap)
+        if self._takes_flat_rows:
+            rows_as_tensors: FlatRows | PackedRows = flatten(rows, prefix_positions=positions, device=self.device)
+            hidden_MD = self._hidden_of_flat(rows_as_tensors, key_LHND, value_LHND)
+        else:
+            rows_as_tensors = self._pack(rows, positions)
+            cache = None if key_LHND is None or value_LHND is None else PrefixView(key_LHND, value_LHND)
+            hidden_MD = self._hidden_of(rows_as_tensors, positions, cache).flatten(0, 1)
+        return target_log_probs(hidden_MD[rows_as_tensors.source], self._head, rows_as_tensors.target, softcap=self._softcap)
+
+    @property
+    def _takes_flat_rows(self) -> bool:
+        """Rows one after the other need our own attention in every layer, and layers that all see every position."""
+        return self._sliding_window is None and self._module.config._attn_implementation == _attention.NAME
+
+    def _hidden_of_flat(self, flat: FlatRows, key_LHND: Tensor | None, value_LHND: Tensor | None) -> Tensor:
+        """Last hidden states of flat rows behind a prefix: M D."""
+        return self._body(
+            input_ids=flat.token_ids_M[None],
+            position_ids=flat.position_M[None],
+            # Four axes: transformers takes it as it is, and nobody reads it.
+            attention_mask=torch.zeros(1, 1, 1, 1, dtype=self.dtype, device=self.device),
+            use_cache=False,
+            tree=TreeAttention(flat, key_LHND, value_LHND, dtype=self.dtype),
+        ).last_hidden_state[0]
 
     def _pack(self, rows: Sequence[Row], positions: int) -> PackedRows:
         return pack(rows, prefix_positions=positions, padding_id=0, device=self.device)
@@ -291,7 +311,9 @@ class TransformersEngine:
         )
 
     def batches(self, rows: Sequence[Row], *, most_tokens: int) -> list[list[int]]:
-        """Row indices in groups of like length whose padded size stays within `most_tokens`."""
+        """Row indices in groups of like length whose size, with padding where there is any, stays within `most_tokens`."""
+        if self._takes_flat_rows:
+            return share_out(rows, most_tokens=most_tokens)
         return bucket(rows, most_tokens=most_tokens, group_overhead=GROUP_OVERHEAD.get(self.device.type, GPU_GROUP_OVERHEAD))
 
     def recomputing(self) -> contextlib.AbstractContextManager[None]:
