@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from foreword.prefix.header import Fingerprint, Geometry, PromptFormat
-from foreword.types import Completion, Message, Sampling
+from foreword.types import Completion, Delta, Message, Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,6 +74,100 @@ class Generates(Engine, Protocol):
 
     def stream(self, conversation: Conversation, *, prefix: Prefix | None = None, sampling: Sampling = ...) -> Iterator[str]:
         """The answer to one conversation, piece by piece."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One answer wanted from an engine that serves.
+
+    Attributes:
+        conversation: its last turn is the user's; rendered through the chat template as the prefix's prompt format asks.
+        text: in place of a conversation, a plain text to go on from.
+        prefix: the files of the prefixes to stand in front, composed in this order where there are several; empty for none.
+    """
+
+    conversation: tuple[Message, ...] = ()
+    text: str | None = None
+    prefix: tuple[Path, ...] = ()
+    sampling: Sampling = Sampling()
+
+
+Deliver = Callable[[Delta], None]
+"""Takes the pieces of one answer, in the engine's own thread; it must neither block nor raise."""
+
+
+class Ticket(Protocol):
+    """One request under way."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the rendered prompt, the prefix not counted."""
+        ...
+
+    def cancel(self) -> None:
+        """Gives the request up; its slot is free within one step, and a last piece says `cancelled`. Safe from any thread, at any time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What a serving engine is doing.
+
+    Attributes:
+        running: requests that are being computed.
+        waiting: requests that wait for a slot.
+        resident_prefixes, resident_bytes: prefixes held ready in memory.
+        prompt_tokens, completion_tokens: computed since the start.
+        steps: forward passes since the start.
+        prefix_hits, prefix_misses: requests whose prefix was resident, or had to be read from its file.
+    """
+
+    running: int
+    waiting: int
+    resident_prefixes: int
+    resident_bytes: int
+    prompt_tokens: int
+    completion_tokens: int
+    steps: int
+    prefix_hits: int
+    prefix_misses: int
+
+
+@runtime_checkable
+class Serves(Engine, Protocol):
+    """Answers many requests at once, each behind a prefix of its own."""
+
+    def submit(self, request: Request, deliver: Deliver) -> Ticket:
+        """Takes a request on and returns at once. Every request accepted ends with exactly one piece that has a `finish_reason`.
+
+        Raises:
+            Overloaded: too many wait already.
+            WindowError: prefix, prompt and answer do not fit the window.
+            PrefixFileError, PrefixMismatch: the prefix is not sound, or was made for another model.
+            ConstraintError: the constraint cannot be read.
+            ConfigError: a sampling setting from which nothing can be drawn.
+        """
+        ...
+
+    def keep(self, prefix: tuple[Path, ...], *, pinned: bool = False) -> None:
+        """Reads a prefix (or a composition) into memory ahead of its first request; a pinned one stays until it is let go. Raises as `submit`."""
+        ...
+
+    def let_go(self, prefix: tuple[Path, ...]) -> None:
+        """Takes a prefix out of memory, pinned or not; requests under way keep theirs to their end."""
+        ...
+
+    def resident(self) -> tuple[tuple[Path, ...], ...]:
+        """Prefixes in memory, the one used last first."""
+        ...
+
+    def load(self) -> Load:
+        """What the engine is doing now."""
+        ...
+
+    def close(self, *, drain_seconds: float = 0.0) -> None:
+        """Takes no more requests, gives those under way `drain_seconds` to end, and cancels the rest."""
         ...
 
 

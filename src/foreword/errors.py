@@ -14,7 +14,10 @@
     ├── TuningError            a run that cannot start or cannot go on
     │   ├── NonFiniteLoss      the loss became NaN or infinite (the best checkpoint is kept)
     │   └── OutOfMemory        memory ran out (says what to lower)
-    └── EvaluationError        a task, scorer or contender that cannot be run
+    ├── EvaluationError        a task, scorer or contender that cannot be run
+    └── ServingError           a request that cannot be served
+        ├── Overloaded         too many requests wait already (says when to come again)
+        └── ConstraintError    a grammar, schema or expression that cannot be read or that nothing satisfies
 
 A message says what was wrong, what was given, and how to mend it.
 """
@@ -95,3 +98,23 @@ class OutOfMemory(TuningError):
 
 class EvaluationError(ForewordError):
     """A task, scorer or contender that cannot be run."""
+
+
+class ServingError(ForewordError):
+    """A request that cannot be served."""
+
+
+class Overloaded(ServingError):
+    """Too many requests wait already.
+
+    Attributes:
+        retry_after: seconds after which it is worth coming again.
+    """
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ConstraintError(ServingError):
+    """A grammar, schema or expression that cannot be read, or that nothing satisfies."""

@@ -108,7 +108,7 @@ def test_values_and_gradients_are_those_of_plain_attention(some, positions):
         torch.autograd.grad((ours * weights).sum(), wanted), torch.autograd.grad((theirs * weights).sum(), wanted), strict=True
     ):
         # A prefix's gradient is summed in float32, the precision it is trained in.
-        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(mine, reference, rtol=1e-5, atol=1e-5)
 
 
 def test_long_stems_without_gradients_take_the_fused_kernel(monkeypatch):
