@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks import machine, shared_tasks, tuning_quality, tuning_speed, utilisation
+from benchmarks import machine, result_file, shared_tasks, tuning_quality, tuning_speed, utilisation
 
 RESULTS = Path(__file__).with_name("results")
 PARTS = RESULTS / "tuning"
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"There is no folder {options.data}; name the evaluation data with --data.\n")
         return 2
     if options.part:
-        _write(PARTS / f"{options.part}.json", _run_part(options.part, options.data))
+        result_file.write(PARTS / f"{options.part}.json", _run_part(options.part, options.data))
         return 0
     if options.quick:
         speed = tuning_speed.measure(options.data, task="e2e", dtype="bfloat16", **QUICK)
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         _run_all(options.data, only=options.only.split(",") if options.only else None, fresh=options.fresh)
         figures = summary()
-        _write(RESULTS / "tuning.json", figures | {"machine": machine.describe()})
+        result_file.write(RESULTS / "tuning.json", figures | {"machine": machine.describe()})
     for key, value in figures.items():
         sys.stdout.write(f"{key}: {json.dumps(value)}\n")
     if options.json:
@@ -115,7 +115,7 @@ def _hate_seeds() -> dict[str, Any]:
 
 
 def _hate_value(seed: int) -> float | None:
-    result = _result("hate-table" if seed == 0 else f"hate-seed-{seed}")
+    result = _result(f"hate-seed-{seed}")
     return None if result is None else next(_quality(row)["value"] for row in result["rows"] if row["contender"] == "prefix")
 
 
@@ -140,13 +140,6 @@ def _quality(row: Mapping[str, Any]) -> dict[str, float]:
 def _result(name: str) -> Any:
     path = PARTS / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def _write(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)
 
 
 if __name__ == "__main__":

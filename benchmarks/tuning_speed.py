@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -21,7 +22,8 @@ from foreword.evaluate.task import Task
 
 POSITIONS = 32
 BATCH = 16
-OUR_RATE = 0.05
+OUR_RATES = {"e2e": 0.05, "hate": 0.02}
+"""What `foreword tune` takes first for text and for labels."""
 PEFT_RATES = {"peft": 3e-2, "peft-from-text, rate 0.01": 1e-2, "peft-from-text, rate 0.03": 3e-2}
 """PEFT as it starts by itself, and from the same keys and values as ours at two rates; the lowest loss of all is the peer's."""
 SIDES = ("foreword", *PEFT_RATES)
@@ -87,14 +89,14 @@ class _Side:
 class Ours:
     """Training as `foreword tune` does it, without its probes."""
 
-    def __init__(self, engine: Any, rows: Sequence[Any], start: tuple[Any, Any], steps: int) -> None:
+    def __init__(self, engine: Any, rows: Sequence[Any], start: tuple[Any, Any], steps: int, *, rate: float) -> None:
         from foreword.tuning import objective
         from foreword.tuning.parameters import ScaledOffsets
         from foreword.tuning.run import CPU_MICRO_TOKENS
         from foreword.tuning.trainer import BatchOrder, Schedule, Trainer
 
         self.engine = engine
-        schedule = Schedule(peak=OUR_RATE, warmup=3, hold=3, total=steps)
+        schedule = Schedule(peak=rate, warmup=3, hold=3, total=steps)
         order = BatchOrder(rows, batch_targets=BATCH, seed=0)
         self._trainer = Trainer(engine, objective.get("lm"), ScaledOffsets(*start), order, schedule, micro_tokens=CPU_MICRO_TOKENS)
 
@@ -108,13 +110,13 @@ class Ours:
 
 
 class _Peft:
-    """PEFT's prefix tuning as its documentation has it: labels -100 on the prompt, the loss of the wrapped model."""
+    """PEFT's prefix tuning as its documentation has it: shuffled pairs, labels -100 on the prompt, the loss of the wrapped model."""
 
     def __init__(self, engine: Any, rows: Sequence[Any], start: tuple[Any, Any] | None, steps: int, *, rate: float) -> None:
         import torch
         from peft import PrefixTuningConfig, get_peft_model
 
-        from foreword.tuning.trainer import BatchOrder, Schedule
+        from foreword.tuning.trainer import Schedule
 
         self.engine = engine
         engine.module.set_attn_implementation("sdpa")
@@ -127,13 +129,14 @@ class _Peft:
                 self._weight.copy_(torch.stack(start, dim=1).permute(3, 0, 1, 2, 4).reshape(POSITIONS, -1))
         self._schedule = Schedule(peak=rate, warmup=3, hold=3, total=steps)
         self._optimiser = torch.optim.AdamW([self._weight], lr=rate, weight_decay=0.0)
-        self._order = BatchOrder(rows, batch_targets=BATCH, seed=0)
+        self._pairs = [(row.prompt, target) for row in rows for target in row.targets]
+        random.Random(0).shuffle(self._pairs)
         self._step = 0
 
     def step(self) -> None:
         import torch
 
-        pairs = [(row.prompt, target) for row in self._order.batch(self._step) for target in row.targets]
+        pairs = [self._pairs[place % len(self._pairs)] for place in range(BATCH * self._step, BATCH * (self._step + 1))]
         longest = max(len(prompt) + len(target) for prompt, target in pairs)
         ids = torch.zeros(len(pairs), longest, dtype=torch.long)
         labels, mask = torch.full_like(ids, -100), torch.zeros_like(ids)
@@ -181,7 +184,7 @@ def _child(data: Path, task_name: str, dtype: str, steps: int, dev_rows: int, si
     task = shared_tasks.e2e(data, pairs=None, seed=0) if task_name == "e2e" else shared_tasks.hate_speech(data, rows=1500, seed=0)
     engine, rows, tensors = set_up(task, dtype)
     if side == "foreword":
-        trainer: Ours | _Peft = Ours(engine, rows, tensors, steps)
+        trainer: Ours | _Peft = Ours(engine, rows, tensors, steps, rate=OUR_RATES[task_name])
     else:
         trainer = _Peft(engine, rows, tensors if "text" in side else None, steps, rate=PEFT_RATES[side])
     rates: list[float] = []

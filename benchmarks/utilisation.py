@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from benchmarks import shared_tasks
-from benchmarks.tuning_speed import Ours, set_up
+from benchmarks.tuning_speed import OUR_RATES, Ours, set_up
 
 SIZE, REPEATS, STEPS = 4096, 3, 4
 
@@ -21,7 +21,7 @@ def measure(data: Path) -> dict[str, Any]:
 
 def _one(data: Path, dtype: str) -> dict[str, float]:
     engine, rows, start = set_up(shared_tasks.e2e(data, pairs=None, seed=0), dtype)
-    ours = Ours(engine, rows, start, STEPS + 1)
+    ours = Ours(engine, rows, start, STEPS + 1, rate=OUR_RATES["e2e"])
     ours.step()
     peak = _peak(engine.dtype)
     fed = targets = 0

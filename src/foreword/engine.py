@@ -9,7 +9,7 @@ can do by the protocols that it meets; callers ask with `isinstance`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -90,7 +90,7 @@ class Request:
     conversation: tuple[Message, ...] = ()
     text: str | None = None
     prefix: tuple[Path, ...] = ()
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
 
 
 Deliver = Callable[[Delta], None]
@@ -232,9 +232,20 @@ class Differentiable(TakesPrefix, Protocol):
         """Attention that the rows' tokens pay to each prefix position, summed over tokens and query heads: L H N."""
         ...
 
-    def target_log_probs(self, rows: Sequence[Row], key_LHND: Tensor | None = None, value_LHND: Tensor | None = None) -> Tensor:
+    def target_log_probs(
+        self,
+        rows: Sequence[Row],
+        key_LHND: Tensor | None = None,
+        value_LHND: Tensor | None = None,
+        *,
+        prefix_of_row: Sequence[int] | None = None,
+    ) -> Tensor:
         """Log-probability of every target token, flat: rows in order, targets in order, tokens in order.
 
         Gradients flow to the prefix tensors where they require them; never to a weight.
+
+        Args:
+            prefix_of_row: for each row, which of several prefixes of equal length stands before it; the tensors then have
+                a first axis of their own for the prefixes, Q L H N D.
         """
         ...

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Role = Literal["system", "user", "assistant"]
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length", "cancelled", "error"]
+"""`cancelled` and `error` are given by engines that serve: the caller gave up, or the engine failed."""
 ConstraintKind = Literal["json-schema", "json-object", "regex", "choice"]
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from foreword.engine import Row
 from foreword.engines import _flat
 from foreword.engines._flat import TreeAttention, flatten, share_out
+from foreword.errors import PrefixError
 
 CPU = torch.device("cpu")
 TREE = Row(prompt=(10, 11, 12), targets=((20, 21, 22), (30,), (40, 41)))
@@ -108,7 +109,7 @@ def test_values_and_gradients_are_those_of_plain_attention(some, positions):
         torch.autograd.grad((ours * weights).sum(), wanted), torch.autograd.grad((theirs * weights).sum(), wanted), strict=True
     ):
         # A prefix's gradient is summed in float32, the precision it is trained in.
-        torch.testing.assert_close(mine, reference, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_long_stems_without_gradients_take_the_fused_kernel(monkeypatch):
@@ -122,3 +123,89 @@ def test_long_stems_without_gradients_take_the_fused_kernel(monkeypatch):
         small = tree(0, query, key, value, 0.3)
         monkeypatch.setattr(_flat, "LARGEST_SCORES", 1)
         torch.testing.assert_close(tree(0, query, key, value, 0.3), small, rtol=1e-5, atol=1e-5)
+
+
+# --- each row behind a prefix of its own ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("positions", [1, 4])
+@settings(deadline=None, max_examples=15)
+@given(some=rows, choice=st.lists(st.integers(0, 2), min_size=6, max_size=6))
+def test_a_row_attends_to_its_own_prefix_alone(some, choice, positions):
+    prefix_of_row = choice[: len(some)]
+    flat = flatten(some, prefix_positions=positions, device=CPU)
+    count, heads, groups, size, prefixes = len(flat.token_ids_M), 4, 2, 8, 3
+    draw = torch.Generator().manual_seed(count)
+    query, key, value = (
+        torch.randn(number, count, size, generator=draw, dtype=torch.float64, requires_grad=True) for number in (heads, groups, groups)
+    )
+    # Two layers, of which the second one attends.
+    prefix_key, prefix_value = (
+        torch.randn(prefixes, 2, groups, positions, size, generator=draw, dtype=torch.float64, requires_grad=True) for _ in range(2)
+    )
+    tree = TreeAttention(flat, prefix_key, prefix_value, dtype=torch.float64, prefix_of_row=prefix_of_row)
+    ours = tree(1, query[None], key[None], value[None], 0.3)[0].transpose(0, 1)
+    parts, start = [], 0
+    for row, own in zip(some, prefix_of_row, strict=True):
+        part = slice(start, start + row.fed_tokens)
+        parts.append(plain(query[:, part], key[:, part], value[:, part], prefix_key[own, 1], prefix_value[own, 1], [row], 0.3))
+        start += row.fed_tokens
+    theirs = torch.cat(parts, dim=1)
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+    weights = torch.randn(ours.shape, generator=draw, dtype=torch.float64)
+    wanted = [query, key, value, prefix_key, prefix_value]
+    for got, expected in zip(
+        torch.autograd.grad((ours * weights).sum(), wanted), torch.autograd.grad((theirs * weights).sum(), wanted), strict=True
+    ):
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+    for unused in set(range(prefixes)) - set(prefix_of_row):
+        gradient = torch.autograd.grad((tree(1, query[None], key[None], value[None], 0.3)).sum(), [prefix_key])[0]
+        assert not gradient[unused].any()
+
+
+@pytest.fixture
+def several(engine_of):
+    """`several(family)`: an engine, three stacked prefixes of five positions that want gradients, and rows of both kinds."""
+
+    def make(family):
+        engine = engine_of(family)
+        read = [
+            engine.read(engine.encode(text)[:5]) for text in ("The Eagle is a cheap pub.", "My order 4711 came.", "Thank you for this.")
+        ]
+        stacked = [torch.stack(tensors).clone().requires_grad_() for tensors in zip(*read, strict=True)]
+        return engine, stacked, [TREE, CHAIN, BARE, CHAIN, TREE]
+
+    return make
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text"])
+def test_log_probs_behind_several_prefixes_are_those_behind_each(several, family):
+    engine, stacked, some = several(family)
+    prefix_of_row = [2, 0, 1, 2, 0]
+    together = engine.target_log_probs(some, *stacked, prefix_of_row=prefix_of_row)
+    alone = torch.cat(
+        [engine.target_log_probs([row], *(tensor[own] for tensor in stacked)) for row, own in zip(some, prefix_of_row, strict=True)]
+    )
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+    weights = torch.linspace(-1, 1, len(together))
+    for got, expected in zip(
+        torch.autograd.grad((together * weights).sum(), stacked), torch.autograd.grad((alone * weights).sum(), stacked), strict=True
+    ):
+        assert expected.abs().amax(dim=(1, 2, 3, 4)).min() > 1e-3
+        torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+@pytest.mark.parametrize("prefix_of_row", [[0, 1], [0, 1, 3, 0, 0], [0, 1, -1, 0, 0]])
+def test_a_choice_that_fits_no_prefix_is_refused(several, family, prefix_of_row):
+    engine, stacked, some = several(family)
+    with pytest.raises(PrefixError, match=r"0\.\.2 for each of 5 rows"):
+        engine.target_log_probs(some, *stacked, prefix_of_row=prefix_of_row)
+
+
+def test_a_choice_among_nothing_is_refused(several):
+    engine, stacked, some = several("llama")
+    with pytest.raises(PrefixError, match="stacked along a first axis"):
+        engine.target_log_probs(some, *(tensor[0] for tensor in stacked), prefix_of_row=[0] * 5)
+    with pytest.raises(PrefixError, match="stacked along a first axis"):
+        engine.target_log_probs(some, prefix_of_row=[0] * 5)

@@ -80,7 +80,7 @@ def tune(
     """Learn a prefix from examples; the model's weights stay as they are.
 
     A row of data has `prompt` and `completion`, or `messages`, or `text` and `label`. No option but --data and --name is needed: start,
-    rate, length and number of steps follow from the data, and on long runs (4,000 training targets or more) from probes judged on the dev
+    rate, length and number of steps follow from the data, and on long runs (8,000 training targets or more) from probes judged on the dev
     data. A run that was interrupted, even by kill -9, is resumed by the same command; without --budget it gives the same prefix as if it
     had not been.
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foreword.engines._flat import LARGEST_SCORES, TreeAttention
+from foreword.engines._step import StepAttention
 
 NAME = "foreword_grouped"
 
@@ -55,11 +56,22 @@ class PrefixAttention:
     def __init__(self, layers: int, kv_heads: int, positions: int, device: torch.device) -> None:
         self.mass_LGN = torch.zeros(layers, kv_heads, positions, device=device)
 
-    def add(self, layer: int, query_BHTD: Tensor, key_BGSD: Tensor, mask_B1TS: Tensor, scale: float, counted_BT: Tensor) -> None:
+    def add(
+        self,
+        layer: int,
+        query_BHTD: Tensor,
+        key_BGSD: Tensor,
+        mask_B1TS: Tensor,
+        scale: float,
+        counted_BT: Tensor,
+        softcap: float | None = None,
+    ) -> None:
         """Adds one layer's attention; `counted_BT` is 0 for padding tokens."""
         B, H, T, D = query_BHTD.shape
         G, S = key_BGSD.shape[1:3]
         scores = (query_BHTD.float() * scale).reshape(B, G, (H // G) * T, D) @ key_BGSD.float().transpose(2, 3)
+        if softcap is not None:
+            scores = softcap * torch.tanh(scores / softcap)
         weights = torch.softmax(scores.view(B, G, H // G, T, S) + mask_B1TS[:, :, None].float(), dim=-1)
         positions = self.mass_LGN.shape[2]
         self.mass_LGN[layer] += torch.einsum("bgrtn,bt->gn", weights[..., :positions], counted_BT.float())
@@ -75,6 +87,9 @@ def attend(
     dropout: float = 0.0,
     prefix_attention: tuple[PrefixAttention, Tensor] | None = None,
     tree: TreeAttention | None = None,
+    step: StepAttention | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """The attention function registered with transformers under `NAME`.
@@ -86,6 +101,9 @@ def attend(
         scaling: factor on the scores; D^-1/2 when absent.
         prefix_attention: where to sum the attention that goes to the prefix, and which tokens (B T) count.
         tree: the rows stand one after the other (B is 1), and this attends over them; it knows the prefix and needs no mask.
+        step: the same for a step of the scheduler, whose keys and values stay in slots.
+        sliding_window: the layer's; only a step needs to be told, elsewhere the mask holds it.
+        softcap: bound of the scores' tanh (Gemma 2).
 
     Returns:
         B, T, H, D and no weights.
@@ -93,14 +111,27 @@ def attend(
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     if tree is not None:
         return tree(int(module.layer_idx), query, key, value, scale), None  # type: ignore[arg-type]
+    if step is not None:
+        return step(int(module.layer_idx), query, key, value, scale, window=sliding_window, softcap=softcap), None  # type: ignore[arg-type]
     if prefix_attention is not None and attention_mask is not None:
-        prefix_attention[0].add(int(module.layer_idx), query, key, attention_mask, scale, prefix_attention[1])  # type: ignore[arg-type]
+        prefix_attention[0].add(int(module.layer_idx), query, key, attention_mask, scale, prefix_attention[1], softcap)  # type: ignore[arg-type]
     needs_grad = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
-    if attention_mask is None or (not needs_grad and query.shape[2] * key.shape[2] > LARGEST_SCORES):
+    if softcap is not None:
+        out = _capped(query, key, value, attention_mask, scale, softcap)
+    elif attention_mask is None or (not needs_grad and query.shape[2] * key.shape[2] > LARGEST_SCORES):
         out = F.scaled_dot_product_attention(query, key, value, attention_mask, scale=scale, enable_gqa=True)
     else:
         out = _GroupedAttention.apply(query, key, value, attention_mask, scale)
     return out.transpose(1, 2).contiguous(), None
+
+
+def _capped(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, softcap: float) -> Tensor:
+    """Scores held within ±softcap before the mask (Gemma 2 report, §2); plain and slow, with torch's own gradient."""
+    share = query.shape[1] // key.shape[1]
+    scores = query @ key.repeat_interleave(share, 1).transpose(2, 3) * scale
+    scores = softcap * torch.tanh(scores / softcap)
+    weights = torch.softmax(scores if mask is None else scores + mask, dim=-1, dtype=torch.float32).to(query.dtype)
+    return weights @ value.repeat_interleave(share, 1)
 
 
 def register() -> None:

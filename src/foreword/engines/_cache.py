@@ -1,4 +1,4 @@
-"""The two caches that put a prefix before a prompt. Axes: L layer, B row, H KV head, S slot, D head dim."""
+"""The cache that puts a prefix before padded rows. Axes: L layer, H KV head, N virtual position, D head dim."""
 
 from __future__ import annotations
 
@@ -26,45 +26,3 @@ class PrefixView(Cache):
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self._positions
-
-
-class SlotCache(Cache):
-    """Keys and values in slots allocated once; every row writes to the same slots.
-
-    Attributes:
-        filled: slots in use; the next update appends there.
-    """
-
-    def __init__(self, *, layers: int, rows: int, heads: int, slots: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
-        super().__init__(layers=[])
-        shape = (rows, heads, slots, head_dim)
-        self.key_BHSD = [torch.empty(shape, dtype=dtype, device=device) for _ in range(layers)]
-        self.value_BHSD = [torch.empty(shape, dtype=dtype, device=device) for _ in range(layers)]
-        self.filled = 0
-
-    def put_prefix(self, key_LHND: Tensor, value_LHND: Tensor) -> None:
-        """Writes a prefix into the first slots of every row."""
-        positions = key_LHND.shape[2]
-        for layer, (key_BHSD, value_BHSD) in enumerate(zip(self.key_BHSD, self.value_BHSD, strict=True)):
-            key_BHSD[:, :, :positions] = key_LHND[layer]
-            value_BHSD[:, :, :positions] = value_LHND[layer]
-        self.filled = positions
-
-    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        end = self.filled + key_states.shape[2]
-        key_BHSD, value_BHSD = self.key_BHSD[layer_idx], self.value_BHSD[layer_idx]
-        key_BHSD[:, :, self.filled : end] = key_states
-        value_BHSD[:, :, self.filled : end] = value_states
-        return key_BHSD[:, :, :end], value_BHSD[:, :, :end]
-
-    def advance(self, tokens: int) -> None:
-        """Marks the slots just written by every layer as used."""
-        self.filled += tokens
-
-    def keep_rows(self, rows: Tensor) -> None:
-        """Drops every row but `rows`."""
-        self.key_BHSD = [key[rows] for key in self.key_BHSD]
-        self.value_BHSD = [value[rows] for value in self.value_BHSD]
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self.filled

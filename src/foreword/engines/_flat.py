@@ -4,13 +4,13 @@ Every product with a weight then sees real tokens only. Attention alone gathers 
 (its prompt, and its target where there is but one) and, where several targets share a prompt, one *branch* per target. A branch's
 queries meet [prefix | stem] in one product and their own branch in another, so siblings never cost each other a score.
 
-Axes: M flat token, B row, P stem slot, K branch, U branch slot, N prefix position, S = N + P, H query head, G KV head,
-R query heads per KV head, D head dim.
+Axes: M flat token, B row, P stem slot, K branch, U branch slot, N prefix position, S = N + P, Q prefix of several, L layer, H query head
+(KV head where L stands before it), G KV head, R query heads per KV head, D head dim.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foreword.engine import Row
+from foreword.errors import PrefixError
 
 LARGEST_SCORES = 1 << 22
 """Scores per head above which stems without gradients take torch's fused kernel, which never holds them."""
@@ -114,18 +115,59 @@ def share_out(rows: Sequence[Row], *, most_tokens: int) -> list[list[int]]:
     return groups
 
 
+def check_prefix_of_row(rows: Sequence[Row], key_QLHND: Tensor | None, prefix_of_row: Sequence[int]) -> None:
+    """Raises `PrefixError` unless every row is given one of the stacked prefixes."""
+    if key_QLHND is None or key_QLHND.ndim != 5:
+        shape = None if key_QLHND is None else tuple(key_QLHND.shape)
+        raise PrefixError(f"`prefix_of_row` chooses among prefixes stacked along a first axis (Q L H N D); got keys of shape {shape}.")
+    if len(prefix_of_row) != len(rows) or not all(0 <= prefix < len(key_QLHND) for prefix in prefix_of_row):
+        raise PrefixError(
+            f"`prefix_of_row` needs a number in 0..{len(key_QLHND) - 1} for each of {len(rows)} rows; got {list(prefix_of_row)[:10]}."
+        )
+
+
+def one_prefix_at_a_time(
+    compute: Callable[[Sequence[Row], Tensor, Tensor], Tensor],
+    rows: Sequence[Row],
+    key_QLHND: Tensor,
+    value_QLHND: Tensor,
+    prefix_of_row: Sequence[int],
+) -> Tensor:
+    """What `compute(rows, key_LHND, value_LHND)` gives for every target token, called once for each prefix, in the rows' own order.
+
+    For engines whose layers know a single prefix.
+    """
+    keys, values = key_QLHND.unbind(), value_QLHND.unbind()
+    parts: dict[int, Tensor] = {}
+    for prefix in dict.fromkeys(prefix_of_row):
+        places = [place for place, own in enumerate(prefix_of_row) if own == prefix]
+        flat = compute([rows[place] for place in places], keys[prefix], values[prefix])
+        parts |= zip(places, flat.split([sum(map(len, rows[place].targets)) for place in places]), strict=True)
+    return torch.cat([parts[place] for place in range(len(rows))])
+
+
 def _padded(lists: Sequence[Sequence[int]], length: int, padding: int) -> Tensor:
     return torch.tensor([[*values, *[padding] * (length - len(values))] for values in lists], dtype=torch.long).view(len(lists), length)
 
 
 class TreeAttention:
-    """What every layer's attention needs to know about one batch of flat rows behind one prefix."""
+    """What every layer's attention needs to know about one batch of flat rows behind one prefix, or each behind its own of several."""
 
-    def __init__(self, flat: FlatRows, key_LHND: Tensor | None, value_LHND: Tensor | None, *, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        flat: FlatRows,
+        key_LHND: Tensor | None,
+        value_LHND: Tensor | None,
+        *,
+        dtype: torch.dtype,
+        prefix_of_row: Sequence[int] | None = None,
+    ) -> None:
+        """Args: prefix_of_row: which prefix stands before each row; keys and values are then stacked, Q L H N D."""
         self.flat, self.dtype = flat, dtype
         # Taken apart once: the gradient of an index into the whole would be a tensor as large as the whole, for every layer.
-        self._prefix = None if key_LHND is None or value_LHND is None else (key_LHND.unbind(), value_LHND.unbind())
-        self.positions = 0 if key_LHND is None else key_LHND.shape[2]
+        self._prefix = None if key_LHND is None or value_LHND is None else (key_LHND.unbind(-4), value_LHND.unbind(-4))
+        self.positions = 0 if key_LHND is None else key_LHND.shape[-2]
+        self.prefix_of_row_B = None if prefix_of_row is None else torch.tensor(prefix_of_row, device=flat.stem_BP.device)
         stem_BP, count = flat.stem_BP, len(flat.token_ids_M)
         stem, device = stem_BP.shape[1], stem_BP.device
         # Padding stands behind everything real, so a stem's causal mask hides it too.
@@ -170,10 +212,12 @@ class _Shapes:
         """B·P, H, D."""
         return x.view(self.B, self.G, self.R, self.P, -1).permute(0, 3, 1, 2, 4).reshape(self.B * self.P, self.G * self.R, -1)
 
-    def stem_keys(self, x_MGD: Tensor, prefix_GND: Tensor) -> Tensor:
-        """B·G, S, D: the prefix, then the stem."""
+    def stem_keys(self, x_MGD: Tensor, prefix: Tensor, prefix_of_row_B: Tensor | None) -> Tensor:
+        """B·G, S, D: the prefix (G N D for all rows, or Q G N D and each row's own), then the stem."""
         stem_BGPD = _taken(x_MGD, self.flat.stem_BP).view(self.B, self.P, self.G, -1).transpose(1, 2)
-        both = torch.cat([prefix_GND.to(x_MGD.dtype).expand(self.B, -1, -1, -1), stem_BGPD], dim=2)
+        prefix = prefix.to(x_MGD.dtype)
+        prefix_BGND = prefix.expand(self.B, -1, -1, -1) if prefix_of_row_B is None else prefix.index_select(0, prefix_of_row_B)
+        both = torch.cat([prefix_BGND, stem_BGPD], dim=2)
         return both.view(self.B * self.G, -1, both.shape[-1])
 
     def flat_stem_keys(self, x: Tensor) -> Tensor:
@@ -181,9 +225,13 @@ class _Shapes:
         stem_BGPD = x.view(self.B, self.G, -1, x.shape[-1])[:, :, -self.P :]
         return stem_BGPD.transpose(1, 2).reshape(self.B * self.P, self.G, -1)
 
-    def prefix_part(self, x: Tensor) -> Tensor:
-        """G, N, D in float32, summed over the rows that share the prefix."""
-        return x.view(self.B, self.G, -1, x.shape[-1])[:, :, : -self.P].sum(0, dtype=torch.float32)
+    def prefix_part(self, x: Tensor, prefix_of_row_B: Tensor | None, prefixes: int) -> Tensor:
+        """G, N, D in float32, or Q, G, N, D of `prefixes`: summed over the rows that share a prefix."""
+        prefix_BGND = x.view(self.B, self.G, -1, x.shape[-1])[:, :, : -self.P]
+        if prefix_of_row_B is None:
+            return prefix_BGND.sum(0, dtype=torch.float32)
+        sums_QGND = torch.zeros(prefixes, *prefix_BGND.shape[1:], dtype=torch.float32, device=x.device)
+        return sums_QGND.index_add_(0, prefix_of_row_B, prefix_BGND.float())
 
     def branch_queries(self, x_MHD: Tensor) -> Tensor:
         """B·G, K·R·U, D."""
@@ -239,16 +287,18 @@ class _Tree(torch.autograd.Function):
         query_1HMD: Tensor,
         key_1GMD: Tensor,
         value_1GMD: Tensor,
-        prefix_key_GND: Tensor,
-        prefix_value_GND: Tensor,
+        prefix_key: Tensor,
+        prefix_value: Tensor,
         tree: TreeAttention,
         scale: float,
     ) -> Tensor:
         shapes = _Shapes(tree.flat, query_1HMD.shape[1], key_1GMD.shape[1])
         query, key, value = (_flat_with_padding(x) for x in (query_1HMD * scale, key_1GMD, value_1GMD))
         stem_query = shapes.stem_queries(query)
-        stem_key, stem_value = shapes.stem_keys(key, prefix_key_GND), shapes.stem_keys(value, prefix_value_GND)
-        ctx.tree, ctx.scale, ctx.shapes = tree, scale, shapes
+        stem_key, stem_value = (
+            shapes.stem_keys(x, prefix, tree.prefix_of_row_B) for x, prefix in ((key, prefix_key), (value, prefix_value))
+        )
+        ctx.tree, ctx.scale, ctx.shapes, ctx.prefixes = tree, scale, shapes, len(prefix_key)
         if not any(ctx.needs_input_grad) and shapes.P * stem_key.shape[1] > LARGEST_SCORES:
             stem_weights, stem_out = None, _fused(stem_query, stem_key, stem_value, tree, shapes)
         else:
@@ -300,8 +350,8 @@ class _Tree(torch.autograd.Function):
             shapes.gathered(*queries).transpose(1, 2) * ctx.scale,
             shapes.gathered(shapes.flat_stem_keys(grad_key), *own_keys).transpose(1, 2),
             shapes.gathered(shapes.flat_stem_keys(grad_value), *own_values).transpose(1, 2),
-            shapes.prefix_part(grad_key),
-            shapes.prefix_part(grad_value),
+            shapes.prefix_part(grad_key, ctx.tree.prefix_of_row_B, ctx.prefixes),
+            shapes.prefix_part(grad_value, ctx.tree.prefix_of_row_B, ctx.prefixes),
             None,
             None,
         )

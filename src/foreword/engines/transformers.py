@@ -10,35 +10,42 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from foreword.engine import Conversation, Progress, Row
+from foreword.engine import Conversation, Deliver, Progress, Request, Row
 from foreword.engines import _attention, _layers
+from foreword.engines._answer import Answer
 from foreword.engines._cache import PrefixView
 from foreword.engines._checkpoint import fingerprint as checkpoint_fingerprint
 from foreword.engines._checkpoint import resolve
+from foreword.engines._constraint import ConstraintCompiler
 from foreword.engines._conversation import ConversationEncoder
-from foreword.engines._decoding import decode
-from foreword.engines._flat import FlatRows, TreeAttention, flatten, share_out
+from foreword.engines._flat import FlatRows, TreeAttention, check_prefix_of_row, flatten, one_prefix_at_a_time, share_out
 from foreword.engines._geometry import geometry_of, sliding_window_of, turns_as_described, window_of
+from foreword.engines._resident import NO_PREFIX, Paths, PrefixTensors
 from foreword.engines._rows import PackedRows, additive, bucket, pack
+from foreword.engines._sampling import Sampler
 from foreword.engines._sampling import check as check_sampling
+from foreword.engines._scheduler import Job, Scheduler
+from foreword.engines._serving import MOST_ROWS, QUEUE, RESIDENT_BYTES, STEP_TOKENS, Serving
+from foreword.engines._step import StepAttention
 from foreword.engines._token_loss import target_log_probs
 from foreword.errors import ModelError, WindowError
 from foreword.prefix.artifact import Prefix
+from foreword.prefix.file import load as load_prefix
 from foreword.prefix.header import Fingerprint, Geometry, PromptFormat
+from foreword.prefix.operations import compose
 from foreword.prefix.rotary import rotate
-from foreword.types import Completion, Message, Sampling, Usage
+from foreword.types import Completion, Delta, Message, Sampling
 
 logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-GENERATION_ROWS = 32
+GENERATION_ROWS, GENERATION_TOKENS = 32, 2048
 SCORING_TOKENS = 2048
 GROUP_OVERHEAD, GPU_GROUP_OVERHEAD = {"cpu": 48}, 4096
 """What starting one more group of rows costs, in tokens computed (measured on the CPU: about 20 ms)."""
@@ -114,27 +121,15 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _PrefixTensors:
-    """A prefix in the engine's dtype and on its device."""
-
-    key_LHND: Tensor | None
-    value_LHND: Tensor | None
-    positions: int
-    prompt_format: PromptFormat
-
-
-NO_PREFIX = _PrefixTensors(key_LHND=None, value_LHND=None, positions=0, prompt_format="full")
-
-
 class TransformersEngine:
-    """A frozen transformers model that takes prefixes. Meets `Generates`, `TakesPrefix` and `Differentiable`."""
+    """A frozen transformers model that takes prefixes. Meets `Generates`, `TakesPrefix` and `Differentiable`; `serve` gives what meets `Serves`."""
 
     def __init__(self, *, name: str, folder: Path, module: Any, tokenizer: Any) -> None:
         self._name = name
         self._module = module.eval().requires_grad_(False)
         self._tokenizer = tokenizer
         self._conversations = ConversationEncoder(tokenizer)
+        self._constraints: ConstraintCompiler | None = None
         self._geometry = geometry_of(module)
         self._sliding_window = sliding_window_of(module.config)
         self._fingerprint = checkpoint_fingerprint(folder, module.config, tokenizer)
@@ -248,12 +243,23 @@ class TransformersEngine:
         logits_BV = self._head(hidden_BD).float()
         return logits_BV if self._softcap is None else self._softcap * torch.tanh(logits_BV / self._softcap)
 
-    def target_log_probs(self, rows: Sequence[Row], key_LHND: Tensor | None = None, value_LHND: Tensor | None = None) -> Tensor:
-        positions = 0 if key_LHND is None else key_LHND.shape[2]
+    def target_log_probs(
+        self,
+        rows: Sequence[Row],
+        key_LHND: Tensor | None = None,
+        value_LHND: Tensor | None = None,
+        *,
+        prefix_of_row: Sequence[int] | None = None,
+    ) -> Tensor:
+        if prefix_of_row is not None:
+            check_prefix_of_row(rows, key_LHND, prefix_of_row)
+            if not self._takes_flat_rows and key_LHND is not None and value_LHND is not None:
+                return one_prefix_at_a_time(self.target_log_probs, rows, key_LHND, value_LHND, prefix_of_row)
+        positions = 0 if key_LHND is None else key_LHND.shape[-2]
         self._check_rows(rows, positions)
         if self._takes_flat_rows:
             rows_as_tensors: FlatRows | PackedRows = flatten(rows, prefix_positions=positions, device=self.device)
-            hidden_MD = self._hidden_of_flat(rows_as_tensors, key_LHND, value_LHND)
+            hidden_MD = self._hidden_of_flat(rows_as_tensors, key_LHND, value_LHND, prefix_of_row)
         else:
             rows_as_tensors = self._pack(rows, positions)
             cache = None if key_LHND is None or value_LHND is None else PrefixView(key_LHND, value_LHND)
@@ -262,18 +268,20 @@ class TransformersEngine:
 
     @property
     def _takes_flat_rows(self) -> bool:
-        """Rows one after the other need our own attention in every layer, and layers that all see every position."""
-        return self._sliding_window is None and self._module.config._attn_implementation == _attention.NAME
+        """Whether rows can be computed one after the other: the tree knows neither sliding windows nor capped scores, nor others' attention."""
+        capped = getattr(self._module.config.get_text_config(), "attn_logit_softcapping", None)
+        return self._sliding_window is None and not capped and self._module.config._attn_implementation == _attention.NAME
 
-    def _hidden_of_flat(self, flat: FlatRows, key_LHND: Tensor | None, value_LHND: Tensor | None) -> Tensor:
-        """Last hidden states of flat rows behind a prefix: M D."""
+    def _hidden_of_flat(
+        self, flat: FlatRows, key_LHND: Tensor | None, value_LHND: Tensor | None, prefix_of_row: Sequence[int] | None = None
+    ) -> Tensor:
+        """Last hidden states of flat rows behind a prefix, or each behind its own: M D."""
         return self._body(
             input_ids=flat.token_ids_M[None],
             position_ids=flat.position_M[None],
-            # Four axes: transformers takes it as it is, and nobody reads it.
-            attention_mask=torch.zeros(1, 1, 1, 1, dtype=self.dtype, device=self.device),
+            attention_mask=self._unread_mask(),
             use_cache=False,
-            tree=TreeAttention(flat, key_LHND, value_LHND, dtype=self.dtype),
+            tree=TreeAttention(flat, key_LHND, value_LHND, dtype=self.dtype, prefix_of_row=prefix_of_row),
         ).last_hidden_state[0]
 
     def _pack(self, rows: Sequence[Row], positions: int) -> PackedRows:
@@ -334,18 +342,20 @@ class TransformersEngine:
         sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
         progress: Progress | None = None,
     ) -> list[Completion]:
-        check_sampling(sampling)
         tensors = self._prefix_tensors(prefix)
-        prompts = [self._prompt(conversation, tensors, sampling) for conversation in conversations]
-        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-        answers: list[Completion | None] = [None] * len(prompts)
-        for first in range(0, len(order), GENERATION_ROWS):
-            chosen = order[first : first + GENERATION_ROWS]
-            for index, answer in zip(chosen, self._answer([prompts[index] for index in chosen], tensors, sampling), strict=True):
-                answers[index] = answer
-            if progress is not None:
-                progress(len(chosen))
-        return [answer for answer in answers if answer is not None]
+        pieces: list[list[Delta]] = [[] for _ in conversations]
+        scheduler = Scheduler(self, most_rows=GENERATION_ROWS, step_tokens=GENERATION_TOKENS)
+        jobs = [self._job(self._prompt(conversation, tensors, sampling), tensors, sampling) for conversation in conversations]
+        for job, said in zip(jobs, pieces, strict=True):
+            job.deliver = said.append
+            scheduler.add(job)
+        started, told = time.perf_counter(), 0
+        while scheduler.step():
+            if progress is not None and (finished := scheduler.counts.finished) > told:
+                progress(finished - told)
+                told = finished
+        seconds = (time.perf_counter() - started) / max(1, len(jobs))
+        return [_completion(said, seconds) for said in pieces]
 
     def stream(
         self,
@@ -354,21 +364,82 @@ class TransformersEngine:
         prefix: Prefix | None = None,
         sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
     ) -> Iterator[str]:
-        check_sampling(sampling)
         tensors = self._prefix_tensors(prefix)
-        return self._pieces(self._prompt(conversation, tensors, sampling), tensors, sampling)
+        return self._pieces(self._job(self._prompt(conversation, tensors, sampling), tensors, sampling))
 
-    def _pieces(self, prompt: tuple[int, ...], tensors: _PrefixTensors, sampling: Sampling) -> Iterator[str]:
-        tokens: list[int] = []
-        shown = 0
-        for (step,) in decode(self, [prompt], tensors.key_LHND, tensors.value_LHND, sampling):
-            if step.token is not None:
-                tokens.append(step.token)
-            text = _before_stop(self.decode_text(tokens), sampling.stop)
-            ready = len(text) if step.finished else _certain(text, sampling.stop)
-            if ready > shown:
-                yield text[shown:ready]
-                shown = ready
+    def _pieces(self, job: Job) -> Iterator[str]:
+        said: list[Delta] = []
+        job.deliver = said.append
+        scheduler = Scheduler(self, most_rows=1, step_tokens=GENERATION_TOKENS)
+        scheduler.add(job)
+        while scheduler.step():
+            for delta in said:
+                if delta.text:
+                    yield delta.text
+            said.clear()
+
+    # --- serving -----------------------------------------------------------------------------------------------
+
+    def serve(
+        self, *, max_rows: int = MOST_ROWS, queue: int = QUEUE, resident_bytes: int = RESIDENT_BYTES, step_tokens: int = STEP_TOKENS
+    ) -> Serving:
+        """Starts answering many requests at once, in a thread of its own; arguments as for `Serving`. Close what it returns."""
+        return Serving(self, max_rows=max_rows, queue=queue, resident_bytes=resident_bytes, step_tokens=step_tokens)
+
+    def job(self, request: Request, prefix: PrefixTensors, deliver: Deliver) -> Job:
+        """A request checked and made ready for the scheduler; raises as `Serves.submit`."""
+        if request.text is not None:
+            prompt = self._fitting(self.encode(request.text), prefix, request.sampling)
+        else:
+            prompt = self._prompt(request.conversation, prefix, request.sampling)
+        job = self._job(prompt, prefix, request.sampling)
+        job.deliver = deliver
+        return job
+
+    def read_prefixes(self, paths: Paths) -> PrefixTensors:
+        """Prefix files, verified, checked and composed where there are several, as tensors of their own."""
+        parts = [load_prefix(path) for path in paths]
+        prefix = parts[0] if len(parts) == 1 else compose(parts, "+".join(part.name for part in parts), window=self.window)
+        return self._prefix_tensors(prefix, copied=True)
+
+    def step_logits(self, step: StepAttention, chosen: Sequence[int]) -> Tensor:
+        """One forward pass of the scheduler: logits after the last token of the chosen chunks, C V."""
+        hidden_MD = self._body(
+            input_ids=step.token_ids_M[None],
+            position_ids=step.position_M[None],
+            attention_mask=self._unread_mask(),
+            use_cache=False,
+            step=step,
+        ).last_hidden_state[0]
+        return self.logits(hidden_MD[step.last_R[chosen]])
+
+    def _unread_mask(self) -> Any:
+        """What flat rows give transformers for a mask: with four axes it is taken as it is, and our attention does not read it."""
+        mask = torch.zeros(1, 1, 1, 1, dtype=self.dtype, device=self.device)
+        return mask if self._sliding_window is None else self._sliding_window.masks(mask, mask)
+
+    def token_text(self, token_id: int) -> str:
+        """What one token alone reads as, special ones included."""
+        return self._tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
+
+    def _job(self, prompt: tuple[int, ...], prefix: PrefixTensors, sampling: Sampling) -> Job:
+        vocabulary = self._head.weight.shape[0]
+        check_sampling(sampling, vocabulary=vocabulary)
+        matcher = None
+        if sampling.constraint is not None:
+            if self._constraints is None:
+                self._constraints = ConstraintCompiler(self._tokenizer, vocabulary, self.stop_ids)
+            matcher = self._constraints.compile(sampling.constraint).start()
+        return Job(
+            prompt=prompt,
+            prefix=prefix,
+            sampling=sampling,
+            sampler=Sampler(sampling, prompt_ids=prompt, vocabulary=vocabulary, device=self.device),
+            answer=Answer(self.decode_text, sampling.stop),
+            matcher=matcher,
+        )
+
+    # --- scoring -----------------------------------------------------------------------------------------------
 
     def score_labels(
         self,
@@ -387,37 +458,17 @@ class TransformersEngine:
         scores: list[list[float]] = [[] for _ in rows]
         for group in self.batches(rows, most_tokens=SCORING_TOKENS):
             with torch.inference_mode():
-                flat = self.target_log_probs([rows[index] for index in group], tensors.key_LHND, tensors.value_LHND)
+                flat = self.target_log_probs([rows[index] for index in group], tensors.key_LGND, tensors.value_LGND)
             for index, part in zip(group, flat.split(sum(lengths)), strict=True):
                 scores[index] = [float(label.sum()) for label in part.split(lengths)]
             if progress is not None:
                 progress(len(group))
         return scores
 
-    def _answer(self, prompts: list[tuple[int, ...]], tensors: _PrefixTensors, sampling: Sampling) -> list[Completion]:
-        started = time.perf_counter()
-        tokens: list[list[int]] = [[] for _ in prompts]
-        reasons: list[Any] = ["length"] * len(prompts)
-        for steps in decode(self, prompts, tensors.key_LHND, tensors.value_LHND, sampling):
-            for step in steps:
-                if step.token is not None:
-                    tokens[step.index].append(step.token)
-                if step.finished is not None:
-                    reasons[step.index] = step.finished
-        seconds = (time.perf_counter() - started) / len(prompts)
-        return [
-            Completion(
-                text=_before_stop(self.decode_text(ids), sampling.stop),
-                token_ids=tuple(ids),
-                usage=Usage(prompt_tokens=len(prompt), completion_tokens=len(ids), prefix_positions=tensors.positions),
-                finish_reason=reason,
-                seconds=seconds,
-            )
-            for prompt, ids, reason in zip(prompts, tokens, reasons, strict=True)
-        ]
+    def _prompt(self, conversation: Conversation, tensors: PrefixTensors, sampling: Sampling) -> tuple[int, ...]:
+        return self._fitting(self.render(conversation, prompt_format=tensors.prompt_format), tensors, sampling)
 
-    def _prompt(self, conversation: Conversation, tensors: _PrefixTensors, sampling: Sampling) -> tuple[int, ...]:
-        ids = self.render(conversation, prompt_format=tensors.prompt_format)
+    def _fitting(self, ids: tuple[int, ...], tensors: PrefixTensors, sampling: Sampling) -> tuple[int, ...]:
         if not ids:
             raise WindowError("The prompt is empty: there is no token to answer to. Give some text.")
         needed = tensors.positions + len(ids) + sampling.max_new_tokens
@@ -438,15 +489,16 @@ class TransformersEngine:
                 f"{positions} prefix positions and the longest row make {needed}; the window of `{self.name}` is {self.window}. Shorten it."
             )
 
-    def _prefix_tensors(self, prefix: Prefix | None) -> _PrefixTensors:
+    def _prefix_tensors(self, prefix: Prefix | None, *, copied: bool = False) -> PrefixTensors:
+        """A prefix where and as the engine computes; `copied` leaves nothing mapped to its file."""
         if prefix is None:
             return NO_PREFIX
         self.check(prefix)
         # Positions after a prefix count on from its own number of keys, so a shifted one is turned back to where they start.
-        key_LHND = rotate(prefix.keys(device=self.device), self._geometry, -prefix.header.first_position)
-        return _PrefixTensors(
-            key_LHND=key_LHND.to(self.dtype),
-            value_LHND=prefix.values(self.dtype, self.device),
+        key_LGND = rotate(prefix.keys(device=self.device), self._geometry, -prefix.header.first_position)
+        return PrefixTensors(
+            key_LGND=key_LGND.to(self.dtype, copy=copied),
+            value_LGND=prefix.values(self.dtype, self.device).to(self.dtype, copy=copied),
             positions=prefix.positions,
             prompt_format=prefix.header.prompt_format,
         )
@@ -458,8 +510,7 @@ class TransformersEngine:
         try:
             with torch.inference_mode():
                 theirs = self._module(input_ids=tokens, use_cache=False).logits.float().log_softmax(-1)[0, 3:-1]
-                if not getattr(self._module.config.get_text_config(), "attn_logit_softcapping", None):
-                    self._module.set_attn_implementation(_attention.NAME)
+                self._module.set_attn_implementation(_attention.NAME)
                 ours = torch.stack([self.target_log_probs([row]), self._after_reading(row)])
         except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
             raise ModelError(
@@ -482,18 +533,14 @@ class TransformersEngine:
         return self.target_log_probs([Row(prompt=row.prompt[-1:], targets=row.targets)], key_LHND, value_LHND)
 
 
-def _before_stop(text: str, stop: tuple[str, ...]) -> str:
-    for ending in stop:
-        text = text.partition(ending)[0]
-    return text
-
-
-def _certain(text: str, stop: tuple[str, ...]) -> int:
-    """Length of the start of `text` that no later token can change or take back.
-
-    A replacement character at the end is part of a character whose other bytes are still to come, and the end may be the start of a stop
-    string.
-    """
-    settled = text.rstrip("\ufffd")
-    held = max((size for ending in stop for size in range(1, len(ending)) if settled.endswith(ending[:size])), default=0)
-    return len(settled) - held
+def _completion(pieces: Sequence[Delta], seconds: float) -> Completion:
+    last = pieces[-1]
+    assert last.usage is not None and last.finish_reason is not None, "the scheduler ends every job"
+    return Completion(
+        text="".join(piece.text for piece in pieces),
+        token_ids=tuple(token for piece in pieces for token in piece.token_ids),
+        usage=last.usage,
+        finish_reason=last.finish_reason,
+        seconds=seconds,
+        logprobs=tuple(logprob for piece in pieces for logprob in piece.logprobs),
+    )

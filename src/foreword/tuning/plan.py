@@ -14,8 +14,10 @@ EPOCHS = 8
 """Small data are seen this often, large data in part."""
 PROBE_SHARE = 0.2
 """Share of the winner's training that each probe takes; shorter ones still sit on the chance plateau and tell nothing."""
-SEARCH_FROM_TARGETS = 4000
+SEARCH_FROM_TARGETS = 8000
 """Below this many training targets probes cost more than they find, and the most reliable start is taken unprobed."""
+LEAST_SHOTS, MOST_SHOTS = 3, 6
+"""Examples in a start for labels: each takes some thirty positions that every training row attends to."""
 CLASSIFICATION_BATCH, GENERATION_BATCH = 8, 16
 
 
@@ -26,7 +28,7 @@ def batch_targets(settings: TuneSettings, train: Dataset) -> int:
 
 def candidates_for(settings: TuneSettings, train: Dataset, *, targets: int) -> tuple[Candidate, ...]:
     """The ways to begin that are worth a probe within `targets`; a setting given by the user leaves only its own value."""
-    starts, rates = _classification_starts() if train.labels else _generation_starts(settings)
+    starts, rates = _classification_starts(len(train.labels)) if train.labels else _generation_starts(settings)
     if settings.initialisation != "auto":
         starts, rates = [(settings.initialisation, 0)], rates[::-1] if settings.initialisation == "random" else rates
     if settings.learning_rate:
@@ -39,8 +41,10 @@ def candidates_for(settings: TuneSettings, train: Dataset, *, targets: int) -> t
     return tuple(made if targets >= SEARCH_FROM_TARGETS else made[:1])
 
 
-def _classification_starts() -> tuple[list[tuple[str, int]], list[float]]:
-    return [("few-shot:4", 0), ("few-shot:4", 1)], [0.02, 0.01]
+def _classification_starts(labels: int) -> tuple[list[tuple[str, int]], list[float]]:
+    # Every label equally often, where that is not too long: a label shown twice as often starts as the answer to everything.
+    shots = labels * -(-LEAST_SHOTS // labels) if labels <= MOST_SHOTS else LEAST_SHOTS
+    return [(f"few-shot:{shots}", 0), (f"few-shot:{shots}", 1)], [0.02, 0.01]
 
 
 def _generation_starts(settings: TuneSettings) -> tuple[list[tuple[str, int]], list[float]]:

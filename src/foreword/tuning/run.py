@@ -168,9 +168,13 @@ class Run:
         """Times a few steps of a throw-away trainer; the first one, which warms caches up, does not count."""
         trainer = self._new_trainer(0, Schedule(peak=1e-9, warmup=1, hold=1, total=1))
         trainer.run(1)
+        fed: list[int] = []
         began = self._now()
-        trainer.run(1 + PACE_STEPS)
-        step_seconds = (self._now() - began) / PACE_STEPS
+        trainer.run(1 + PACE_STEPS, after_step=lambda record: not fed.append(record.fed_tokens))
+        # Batches hold rows of like length, so a few of them say how fast tokens go, and not how long a batch is.
+        rows = self._rows_of(0)
+        order = BatchOrder(rows, batch_targets=self._batch, seed=self._settings.seed)
+        step_seconds = (self._now() - began) / sum(fed) * sum(row.fed_tokens for row in rows) / order.per_epoch
         began = self._now()
         self._dev_loss(0)(*self._keys_values(trainer))
         return plan.Pace(step_seconds=step_seconds, evaluation_seconds=self._now() - began)
