@@ -46,21 +46,17 @@ def normalised(logits: list[float]) -> list[float]:
 
 
 def distribution(logits: list[float], sampling: Sampling, *, slack: float = 0.0) -> list[float]:
-    """What is drawn from; `slack` widens every limit, for tokens that rounding may put on either side."""
+    """What is drawn from; `slack` widens every limit, for tokens that ties or rounding may put on either side."""
     highest = max(logits)
     probabilities = normalised([(logit - highest) / sampling.temperature for logit in logits])
-    kept = set(range(len(logits)))
-    if sampling.top_k:
-        smallest = sorted(probabilities, reverse=True)[: sampling.top_k][-1]
-        kept = {token for token in kept if probabilities[token] >= smallest * (1 - slack)}
-    mass = sum(probabilities[token] for token in kept)
-    before, nucleus = 0.0, set()
-    for token in sorted(kept, key=lambda token: -probabilities[token]):
-        if before / mass < sampling.top_p + slack:
-            nucleus.add(token)
-        before += probabilities[token]
-    least = max(probabilities) * sampling.min_p * (1 - slack)
-    kept = {token for token in nucleus if probabilities[token] >= least}
+    largest = sorted(probabilities, reverse=True)[: sampling.top_k or None]
+    kept = set()
+    for token, probability in enumerate(probabilities):
+        more_probable = sum(other for other in largest if other > probability * (1 + slack))
+        in_top_k = probability >= largest[-1] * (1 - slack)
+        in_top_p = more_probable / sum(largest) < sampling.top_p + slack
+        if in_top_k and in_top_p and probability >= max(probabilities) * sampling.min_p * (1 - slack):
+            kept.add(token)
     left = sum(probabilities[token] for token in kept)
     return [probabilities[token] / left if token in kept else 0.0 for token in range(len(logits))]
 

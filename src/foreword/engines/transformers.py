@@ -26,6 +26,7 @@ from foreword.engines._constraint import ConstraintCompiler
 from foreword.engines._conversation import ConversationEncoder
 from foreword.engines._flat import FlatRows, TreeAttention, check_prefix_of_row, flatten, one_prefix_at_a_time, share_out
 from foreword.engines._geometry import geometry_of, sliding_window_of, turns_as_described, window_of
+from foreword.engines._packed import pack_linear_layers
 from foreword.engines._resident import NO_PREFIX, Paths, PrefixTensors
 from foreword.engines._rows import PackedRows, additive, bucket, pack
 from foreword.engines._sampling import Sampler
@@ -136,6 +137,7 @@ class TransformersEngine:
         self._body = getattr(module, module.base_model_prefix)
         self._head = module.get_output_embeddings()
         self._softcap: float | None = getattr(module.config.get_text_config(), "final_logit_softcapping", None)
+        pack_linear_layers(self._body)
         self._check_own_path()
         if self._geometry.rotary and not turns_as_described(self._body, self._geometry, self.device):
             logger.warning("Keys of `%s` turn with position in a way that Foreword does not know; its prefixes cannot be moved.", name)
@@ -268,7 +270,7 @@ class TransformersEngine:
 
     @property
     def _takes_flat_rows(self) -> bool:
-        """Whether rows can be computed one after the other: the tree knows neither sliding windows nor capped scores, nor others' attention."""
+        """Whether rows can be computed one after the other: the tree knows neither sliding windows nor capped scores."""
         capped = getattr(self._module.config.get_text_config(), "attn_logit_softcapping", None)
         return self._sliding_window is None and not capped and self._module.config._attn_implementation == _attention.NAME
 
