@@ -19,6 +19,8 @@ def test_the_demo_runs_from_tuning_to_the_report(foreword: Any, tiny_model_folde
     assert result.exit_code == 0, result.output
     for text in ("330 messages to learn from, 92 to judge on", "1. Tuning a prefix (3 s)", "2. Comparing it", "on 2 other messages"):
         assert text in result.stderr
+    assert "3. Serving it on http://127.0.0.1:" in result.stderr and f"`{model.name}:support`" in result.stderr
+    assert "completion tokens" in result.stderr and "foreword serve" in result.stderr
     assert "foreword generate" in result.stderr and "--prefix support" in result.stderr
     for name in ("zero-shot", "few-shot:8", "prefix:support", "wanted"):
         assert name in result.stdout

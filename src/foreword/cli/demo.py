@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +18,10 @@ from foreword.cli._units import duration, size
 from foreword.cli.compare import report
 from foreword.errors import ConfigError
 
+if TYPE_CHECKING:
+    from foreword.api import Model
+
+SERVING = ("granian", "starlette", "msgspec", "prometheus_client", "openai")
 NAME = "support"
 FOLDER = Path("examples") / NAME
 STRATEGIES = ("zero-shot", "few-shot:8")
@@ -39,7 +44,7 @@ def demo(
     device: DeviceOption = "auto",
     root: RootOption = None,
 ) -> None:
-    """Tune a prefix on the example task and compare it with prompting.
+    """Tune a prefix on the example task, compare it with prompting, and serve it.
 
     It takes about four minutes on two cores.
 
@@ -56,7 +61,8 @@ def demo(
 
     task = load_task(example_folder())
     say(f"Task `{task.name}`: {len(task.train)} messages to learn from, {len(task.dev)} to judge on.\n1. Tuning a prefix ({budget:.0f} s)")
-    tuned = _tune(task, model, budget=budget, seed=seed, fresh=fresh, dtype=dtype, device=device, root=root)
+    loaded = load_model(model, dtype=dtype, device=device)
+    tuned = _tune(task, loaded, budget=budget, seed=seed, fresh=fresh, root=root)
     if tuned is None:
         return
     say(f"   {tuned.reference}: {tuned.prefix.positions} positions, {size(tuned.nbytes)}, {tuned.seconds:.0f} s")
@@ -77,7 +83,11 @@ def demo(
     show_answers(comparison, stdout())
     place = html or home() / "demo" / f"{NAME}.html"
     report(comparison, as_json=False, markdown=None, html=place)
-    say(f'\nTry it:  foreword generate "{QUESTION}" --prefix {NAME}\nYour own data:  foreword tune --data train.jsonl --name mine')
+    _serve(loaded, root)
+    say(
+        f'\nTry it:  foreword generate "{QUESTION}" --prefix {NAME}\nServe it:  foreword serve\n'
+        "Your own data:  foreword tune --data train.jsonl --name mine"
+    )
     if failed(comparison):
         raise typer.Exit(1)
 
@@ -98,12 +108,35 @@ def example_folder() -> Path:
     )
 
 
-def _tune(task, model: str, *, budget: float, seed: int, fresh: bool, dtype: str, device: str, root: Path | None) -> Tuned | None:
+def _tune(task, loaded: Model, *, budget: float, seed: int, fresh: bool, root: Path | None) -> Tuned | None:
     from foreword.tuning.settings import TuneSettings
 
     settings = settings_from_options(
         TuneSettings, name=NAME, instruction=task.instruction, budget_seconds=budget, seed=seed, licence="CC0-1.0"
     )
-    loaded = load_model(model, dtype=dtype, device=device)
     # The dev rows judge the table, so they must not choose: the run sets some of the training rows aside for that.
     return run_tuning(loaded, task.train, None, settings, folder=run_folder(NAME), fresh=fresh, root=root)
+
+
+def _serve(loaded: Model, root: Path | None) -> None:
+    """Answers one message through the server and OpenAI's client, as an application would get it."""
+    missing = [package for package in SERVING if find_spec(package) is None]
+    if missing:
+        say(f"3. Serving it needs {', '.join(missing)}: pip install 'foreword[serve]' openai")
+        return
+    from openai import OpenAI
+
+    from foreword.cli._served import served
+    from foreword.prefix.store import PrefixStore
+
+    base = Path(loaded.name).name
+    with served(loaded.engine.serve(), base=base, store=PrefixStore(root)) as url:
+        say(f"3. Serving it on {url}, and asking `{base}:{NAME}` through OpenAI's client")
+        client = OpenAI(base_url=f"{url}/v1", api_key="none")
+        asked = [{"role": "user", "content": QUESTION}]
+        answer = client.chat.completions.create(model=f"{base}:{NAME}", messages=asked, temperature=0, max_tokens=120)  # type: ignore[arg-type]
+        client.close()
+    say(f"   {QUESTION}\n   {answer.choices[0].message.content}")
+    usage = answer.usage
+    if usage is not None:
+        say(f"   {usage.prompt_tokens} prompt tokens, {usage.completion_tokens} completion tokens")
