@@ -13,6 +13,7 @@ from pathlib import Path
 
 from docs.picture import draw
 
+from benchmarks import figures
 from benchmarks.tuning import PARTS
 from foreword.evaluate.comparison import Comparison
 from foreword.evaluate.report import to_markdown
@@ -48,6 +49,7 @@ def _filled(text: str) -> str:
             there = [part for part in parts if (PARTS / f"{part}.json").is_file()]
             command = f"Made by `python -m benchmarks.tuning --only {','.join(there)}`; budgets are processor seconds of one thread."
             text = _between(text, f"table:{name}", "table", f"{to_markdown(comparison).strip()}\n\n{command}")
+    text = _between(text, "table:figures", "table", figures.table())
     if PICTURE.is_file():
         picture = "![Quality against the positions that every request attends to.](docs/images/comparison.svg)"
         text = _between(text, "picture:comparison", "picture", picture)

