@@ -213,7 +213,15 @@ def test_a_schema_is_met_by_json(serving: EchoServing):
     assert say(serving, asked('{"a": 1}', constraint=Constraint(kind="json-schema", value="{}")))[0] == '{"a": 1}'
 
 
-@pytest.mark.parametrize(("sampling", "error"), [({"temperature": -1}, ConfigError), ({"top_p": 0}, ConfigError), ({"max_new_tokens": 0}, ConfigError), ({"max_new_tokens": 4096}, WindowError)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("sampling", "error"),
+    [
+        ({"temperature": -1}, ConfigError),
+        ({"top_p": 0}, ConfigError),
+        ({"max_new_tokens": 0}, ConfigError),
+        ({"max_new_tokens": 4096}, WindowError),
+    ],
+)
 def test_what_is_refused(serving: EchoServing, sampling: dict[str, Any], error: type[Exception]):
     with pytest.raises(error):
         serving.submit(asked("hi", **sampling), Answer())

@@ -1,0 +1,197 @@
+"""`foreword serve`: OpenAI's endpoints over one frozen model and a store of prefixes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from foreword.cli._console import plain, say
+from foreword.cli._loading import load_model
+from foreword.cli._options import DeviceOption, DtypeOption, ModelOption
+from foreword.errors import ConfigError
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+    from foreword.engine import Serves
+    from foreword.gateway.tenants import AdminKey, Keyring
+
+PACKAGES = frozenset({"granian", "starlette", "msgspec", "prometheus_client", "anyio"})
+"""What the extra `serve` installs."""
+NEAR = ("127.", "localhost", "::1")
+"""Starts of addresses that nobody outside this machine reaches."""
+MEGABYTE = 1_000_000
+
+
+def serve(
+    engine_arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[-- ARGUMENT...]", help="With --engine vllm: what else vLLM is given.", show_default=False),
+    ] = None,
+    model: ModelOption = "smollm2",
+    prefixes: Annotated[
+        Path | None,
+        typer.Option("--prefixes", metavar="FOLDER", help="The prefix store.", show_default="prefixes in FOREWORD_HOME, or in ~/.foreword"),
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for every one of this machine.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    engine: Annotated[
+        str, typer.Option("--engine", help="transformers (in this process), vllm, or echo (no model, for tests).")
+    ] = "transformers",
+    served_name: Annotated[
+        str | None,
+        typer.Option("--served-name", metavar="NAME", help="What requests call the model.", show_default="MODEL, or its folder's name"),
+    ] = None,
+    max_rows: Annotated[int, typer.Option("--max-rows", min=1, help="Requests computed at once.")] = 32,
+    queue: Annotated[int, typer.Option("--queue", min=0, help="Requests that may wait besides; further ones get 429.")] = 1000,
+    resident_mb: Annotated[float, typer.Option("--resident-mb", min=0, help="Megabytes of prefixes kept in memory.")] = 1024,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = "auto",
+    api_keys: Annotated[
+        Path | None, typer.Option("--api-keys", metavar="FILE", help="Keys that are let in: lines `KEY TENANT [PREFIX-PATTERN ...]`.")
+    ] = None,
+    api_keys_env: Annotated[
+        str | None, typer.Option("--api-keys-env", metavar="NAME", help="The same lines, in an environment variable.")
+    ] = None,
+    admin_key_env: Annotated[
+        str | None, typer.Option("--admin-key-env", metavar="NAME", help="Open /admin to the key in this environment variable.")
+    ] = None,
+    max_body_mb: Annotated[float, typer.Option("--max-body-mb", min=0.001, help="Largest request that is read, in megabytes.")] = 1.048576,
+    drain_seconds: Annotated[float, typer.Option("--drain-seconds", min=0, help="How long answers may go on once it is to stop.")] = 30,
+    access_log: Annotated[bool, typer.Option("--access-log/--no-access-log", help="A line per request on standard error.")] = True,
+) -> None:
+    """Serve a model and its prefixes to OpenAI clients.
+
+    A request chooses a prefix by its model: `smollm2` is the bare model, `smollm2:support` puts the stored prefix `support` before the
+    prompt, `smollm2:support@prod` what its alias means now, and `smollm2:support+anna` composes two. What is published or removed while
+    the server runs is seen by the next request. SIGTERM and Ctrl-C let answers under way end; a second one stops at once.
+
+    \b
+    Examples:
+      foreword serve
+      foreword serve --model ./my-model --prefixes ./prefixes --port 0
+      foreword serve --host 0.0.0.0 --api-keys keys.txt --admin-key-env FOREWORD_ADMIN_KEY
+      foreword serve --engine vllm -- --tensor-parallel-size 2
+    """
+    if engine == "vllm":
+        from foreword.engines import vllm
+        from foreword.prefix.store import default_root
+
+        if api_keys or api_keys_env or admin_key_env:
+            raise ConfigError("vLLM has keys of its own, and would not ask for these. Give it one behind `--`: `-- --api-key KEY`.")
+        root = prefixes or default_root()
+        raise typer.Exit(
+            vllm.launch(model=model, prefixes=root, host=host, port=port, served_name=served_name, extra=engine_arguments or ())
+        )
+    if engine_arguments:
+        raise ConfigError(f"The engine `{engine}` takes no arguments of its own; got {' '.join(engine_arguments)}. Leave them out.")
+    keys, admin_key = _keys(api_keys, api_keys_env), _admin_key(admin_key_env)
+    base = served_name or _base_name(model)
+    serving = _start(engine, model, dtype=dtype, device=device, max_rows=max_rows, queue=queue, resident_bytes=int(resident_mb * MEGABYTE))
+    try:
+        app = _application(serving, base, prefixes, keys=keys, admin_key=admin_key, body_bytes=int(max_body_mb * MEGABYTE))
+        if access_log:
+            logging.getLogger("foreword.gateway.access").setLevel(logging.INFO)
+        if keys is None and not host.startswith(NEAR):
+            say(f"Whoever reaches {host} may send requests. Give --api-keys to let in only those with a key.")
+        _run(app, base, host=host, port=port, drain_seconds=drain_seconds, with_keys=keys is not None)
+    finally:
+        serving.close()
+
+
+def _start(engine: str, model: str, *, dtype: Any, device: str, max_rows: int, queue: int, resident_bytes: int) -> Serves:
+    """Loads the engine and has it serve."""
+    from foreword import registry
+    from foreword.engine import Serves
+
+    _need_packages()
+    if engine == "transformers":
+        loaded = load_model(model, dtype=dtype, device=device).engine
+    else:
+        loaded = registry.find("foreword.engines", engine).load(model, dtype=dtype, device=device)
+    if not hasattr(loaded, "serve"):
+        raise ConfigError(f"The engine `{engine}` answers, but does not serve. Choose another with `--engine`.")
+    serving = loaded.serve(max_rows=max_rows, queue=queue, resident_bytes=resident_bytes)
+    assert isinstance(serving, Serves), f"what `{engine}` serves with does not meet the protocol"
+    return serving
+
+
+def _application(
+    serving: Serves, base: str, prefixes: Path | None, *, keys: Keyring | None, admin_key: AdminKey | None, body_bytes: int
+) -> Starlette:
+    from foreword.gateway.app import build
+    from foreword.prefix.store import PrefixStore
+
+    return build(serving, base=base, store=PrefixStore(prefixes), keys=keys, admin_key=admin_key, body_bytes=body_bytes)
+
+
+def _run(app: Starlette, base: str, *, host: str, port: int, drain_seconds: float, with_keys: bool) -> None:
+    from foreword.gateway.server import run
+
+    run(app, host=host, port=port, drain_seconds=drain_seconds, ready=lambda url: typer.echo(_greeting(base, url, with_keys=with_keys)))
+
+
+def _need_packages() -> None:
+    """Raises `ConfigError` where the extra is not installed; asked before minutes are spent on loading a model."""
+    try:
+        import foreword.gateway.app
+        import foreword.gateway.server  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name not in PACKAGES:
+            raise
+        raise ConfigError(f"Serving needs the package `{error.name}`. Install it: pip install 'foreword[serve]'.") from None
+
+
+def _keys(path: Path | None, variable: str | None) -> Keyring | None:
+    if path is not None and variable is not None:
+        raise ConfigError("Give --api-keys or --api-keys-env, and not both.")
+    if path is None and variable is None:
+        return None
+    _need_packages()
+    from foreword.gateway.tenants import parse_keys, read_keys
+
+    if path is not None:
+        return read_keys(path)
+    assert variable is not None
+    return parse_keys(_from_environment(variable, "--api-keys-env"), source=f"the environment variable {variable}")
+
+
+def _admin_key(variable: str | None) -> AdminKey | None:
+    if variable is None:
+        return None
+    _need_packages()
+    from foreword.gateway.tenants import admin_key
+
+    return admin_key(_from_environment(variable, "--admin-key-env"))
+
+
+def _from_environment(variable: str, option: str) -> str:
+    value = os.environ.get(variable)
+    if not value:
+        raise ConfigError(f"{option} names the environment variable `{variable}`, which is not set. Set it, or name another.")
+    return value
+
+
+def _base_name(model: str) -> str:
+    """A Hugging Face id stays as it is; of a folder only the last part, which tells nothing about this machine."""
+    folder = Path(model)
+    return folder.resolve().name if folder.is_dir() else model
+
+
+def _greeting(base: str, url: str, *, with_keys: bool) -> str:
+    name, key = plain(base), "YOUR-KEY" if with_keys else "none"
+    header = " -H 'Authorization: Bearer YOUR-KEY'" if with_keys else ""
+    body = f'{{"model": "{name}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+    return f"""\
+Serving {name} on {url}
+
+curl {url}/v1/chat/completions -H 'Content-Type: application/json'{header} -d '{body}'
+
+from openai import OpenAI
+client = OpenAI(base_url="{url}/v1", api_key="{key}")
+print(client.chat.completions.create(model="{name}", messages=[{{"role": "user", "content": "Hello!"}}]).choices[0].message.content)
+"""

@@ -1,0 +1,72 @@
+"""What every request needs: the engine, the bridge to it, names, keys, and whether the server still takes work."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from starlette.requests import Request
+
+from foreword.engine import Serves
+from foreword.gateway.bridge import Bridge
+from foreword.gateway.metrics import Metrics
+from foreword.gateway.naming import Names
+from foreword.gateway.tenants import EVERYBODY, AdminKey, Keyring, Tenant
+
+BODY_BYTES = 1 << 20
+
+
+class Traffic:
+    """Counts requests under way, and closes the door before the server stops."""
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.draining = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def enter(self) -> None:
+        """A request begins."""
+        self.in_flight += 1
+        self._idle.clear()
+
+    def leave(self) -> None:
+        """A request has ended."""
+        self.in_flight -= 1
+        if not self.in_flight:
+            self._idle.set()
+
+    async def idle(self) -> None:
+        """Returns once no request is under way."""
+        await self._idle.wait()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """One engine as it is served.
+
+    Attributes:
+        keys: None where anybody may send requests.
+        admin: None where there are no admin routes.
+        pinned: what the admin routes have pinned.
+    """
+
+    engine: Serves
+    names: Names
+    bridge: Bridge
+    metrics: Metrics
+    keys: Keyring | None = None
+    admin: AdminKey | None = None
+    body_bytes: int = BODY_BYTES
+    traffic: Traffic = field(default_factory=Traffic)
+    pinned: set[tuple[Path, ...]] = field(default_factory=set)
+
+    def tenant(self, request: Request) -> Tenant:
+        """Who asks. Raises `Refusal` (401)."""
+        return EVERYBODY if self.keys is None else self.keys.tenant(request.headers.get("authorization"))
+
+
+def service_of(request: Request) -> Service:
+    """The service that a request came to."""
+    return request.app.state.service

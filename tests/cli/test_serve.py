@@ -1,0 +1,130 @@
+"""`foreword serve`: what it prints, what it refuses before anything is loaded. Serving itself is tried in tests/gateway."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+PATIENCE = 60.0
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Any]:
+    """`served(*options, **environment)`: a server in a process of its own and all that it prints first."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*options: str, **environment: str) -> tuple[subprocess.Popen[str], list[str]]:
+        words = [sys.executable, "-m", "foreword", "serve", "--engine", "echo", "--port", "0", *options]
+        process = subprocess.Popen(
+            words,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "FOREWORD_HOME": str(tmp_path), **environment},
+        )
+        started.append(process)
+        assert process.stdout is not None
+        return process, [process.stdout.readline() for _ in range(7)]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    """Stops a server, and gives what it wrote to standard error."""
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE) == 0
+    assert process.stderr is not None
+    return process.stderr.read()
+
+
+def test_what_it_prints_works_as_it_stands(served: Any):
+    process, lines = served()
+    assert re.fullmatch(r"Serving smollm2 on http://127\.0\.0\.1:\d+\n", lines[0])
+    curl = shlex.split(lines[2])
+    assert curl[0] == "curl"
+    if shutil.which("curl") is None:
+        pytest.skip("there is no curl on this machine")
+    done = subprocess.run([curl[0], "-s", *curl[1:]], capture_output=True, text=True, check=True, timeout=PATIENCE)
+    assert '"content":"Hello!"' in done.stdout
+    done = subprocess.run([sys.executable, "-c", "".join(lines[4:])], capture_output=True, text=True, check=True, timeout=PATIENCE)
+    assert done.stdout == "Hello!\n"
+    assert len(re.findall(r"^INFO: POST /v1/chat/completions 200 [0-9.]+ ms req-\w+$", ended(process), re.MULTILINE)) == 2
+
+
+def test_keys_and_names(served: Any, tmp_path: Path):
+    (tmp_path / "keys").write_text("a-long-enough-key anna\n")
+    (tmp_path / "my-model").mkdir()
+    process, lines = served("--model", "./my-model", "--api-keys", "keys", "--no-access-log", "--host", "0.0.0.0")
+    assert lines[0].startswith("Serving my-model on http://0.0.0.0:") and "Authorization: Bearer YOUR-KEY" in lines[2]
+    url = lines[0].split()[-1].replace("0.0.0.0", "127.0.0.1")
+    headers = ({}, {"authorization": "Bearer a-long-enough-key"})
+    codes = [httpx2.get(f"{url}/v1/models", headers=header, timeout=PATIENCE, trust_env=False).status_code for header in headers]
+    assert codes == [401, 200]
+    assert ended(process) == ""
+
+
+def test_open_doors_are_pointed_out(served: Any):
+    process, lines = served("--host", "0.0.0.0", "--served-name", "mine")
+    assert lines[0].startswith("Serving mine on")
+    assert "Whoever reaches 0.0.0.0 may send requests. Give --api-keys" in ended(process)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--engine", "nope"), "No `nope` among engines"),
+        (("--api-keys", "missing"), "The file of API keys missing cannot be read: No such file or directory"),
+        (("--api-keys", "a", "--api-keys-env", "B"), "--api-keys or --api-keys-env, and not both"),
+        (("--api-keys-env", "FOREWORD_UNSET"), "`FOREWORD_UNSET`, which is not set"),
+        (("--api-keys-env", "FOREWORD_SHORT"), "the key in line 1 of the environment variable FOREWORD_SHORT must have 8 or more"),
+        (("--admin-key-env", "FOREWORD_UNSET"), "`FOREWORD_UNSET`, which is not set"),
+        (("--admin-key-env", "FOREWORD_TINY"), "the admin key must have 8 or more"),
+        (("--port", "70000"), "--port"),
+        (("--max-rows", "0"), "--max-rows"),
+        (("--engine", "echo", "--", "--tensor-parallel-size", "2"), "`echo` takes no arguments of its own"),
+        (("--engine", "echo", "--host", "256.0.0.1", "--port", "0"), "Cannot listen on 256.0.0.1 port 0"),
+    ],
+)
+def test_options_that_cannot_be_used(foreword: Any, words: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FOREWORD_SHORT", "tiny anna")
+    monkeypatch.setenv("FOREWORD_TINY", "tiny")
+    result = foreword("serve", "--model", "/never/loaded", *words)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr and "tiny" not in result.stderr and result.stdout == ""
+
+
+def test_help_has_examples(foreword: Any):
+    result = foreword("serve", "--help")
+    assert result.exit_code == 0 and "Examples:\n    foreword serve\n" in result.stdout
+
+
+def test_what_vllm_is_given(foreword: Any, tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch):
+    """What stands behind `--` reaches vLLM's own command line, here that of a program that writes it down."""
+    program = tmp_path / "vllm"
+    program.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/given\nexit 3\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("FOREWORD_VLLM", str(program))
+    words = ("serve", "--engine", "vllm", "--model", tiny, "--port", "8123", "--served-name", "mine")
+    assert foreword(*words, "--", "--tensor-parallel-size", "2").exit_code == 3
+    given = (tmp_path / "given").read_text()
+    assert all(part in given for part in ("--tensor-parallel-size 2", "--port 8123", "--served-model-name mine"))
+
+
+def test_keys_are_not_left_out_unsaid(foreword: Any):
+    result = foreword("serve", "--engine", "vllm", "--api-keys", "keys")
+    assert result.exit_code == 2 and "would not ask for these" in result.stderr

@@ -1,0 +1,40 @@
+"""The page "Serve prefixes" against a server: its Python snippets run in order, as they stand but for the address."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foreword.gateway.app import ROUTES
+from foreword.gateway.wire import ChatRequest, Drawing
+
+ADDRESS = "http://127.0.0.1:8000"
+
+
+@pytest.fixture
+def page(repository: Path) -> str:
+    return (repository / "docs/how-to/serve.md").read_text(encoding="utf-8")
+
+
+def test_the_snippets_run(page: str, start: Any, capsys: pytest.CaptureFixture[str]):
+    server = start(base="smollm2")
+    names: dict[str, Any] = {}
+    snippets = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert ADDRESS in snippets[0] and len(snippets) == 3
+    for snippet in snippets:
+        exec(snippet.replace(ADDRESS, server.url), names)
+    names["client"].close()
+    printed = capsys.readouterr().out
+    assert printed.startswith("[support] My parcel has not arrived. Lea CompletionUsage(")
+    assert printed.endswith("[support] My parcel has not arrived. Leaparcel\n")
+
+
+def test_the_routes_and_fields_it_names_exist(page: str):
+    routes = set(re.findall(r"^\| `(/\w[\w.]*)`", page, re.MULTILINE))
+    assert len(routes) == 4 and routes <= {route.path for route in ROUTES}
+    fields = set(Drawing.__struct_fields__) | set(ChatRequest.__struct_fields__)
+    named = re.findall(r"`(top_k|min_p|repetition_penalty|ignore_eos|guided_\w+|user|metadata|store|service_tier|parallel_\w+)`", page)
+    assert len(set(named)) == 12 and set(named) <= fields
