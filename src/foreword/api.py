@@ -76,6 +76,7 @@ def load(
     revision: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
+    weights: str = "auto",
     trust_remote_code: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Model:
@@ -87,6 +88,7 @@ def load(
         revision: commit, tag or branch of a Hugging Face id.
         dtype: `float32`, `bfloat16`, `float16`, or `auto`: bfloat16 where the hardware multiplies it.
         device: a torch device, or `auto`: CUDA where there is one.
+        weights: `auto`, or `int8` for linear layers in a quarter of float32's memory, on the CPU.
         trust_remote_code: runs code that comes with the model; off unless you have read it.
         progress: told (what is being done, steps done, steps in all) while a model is converted.
 
@@ -95,7 +97,7 @@ def load(
         RegistryError: there is no such engine.
     """
     loaded = registry.find(ENGINES, engine).load(
-        name, revision=revision, dtype=dtype, device=device, trust_remote_code=trust_remote_code, progress=progress
+        name, revision=revision, dtype=dtype, device=device, weights=weights, trust_remote_code=trust_remote_code, progress=progress
     )
     return Model(loaded)
 

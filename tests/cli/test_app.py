@@ -11,9 +11,9 @@ import pytest
 
 import foreword as package
 
-COMMANDS = ("tune", "compile", "generate", "chat", "compare", "data", "prefix", "models", "demo")
+COMMANDS = ("tune", "personalize", "compile", "generate", "chat", "serve", "compare", "data", "prefix", "models", "demo")
 WITH_EXAMPLES = (
-    *(("tune",), ("compile",), ("generate",), ("chat",), ("compare",), ("models",), ("demo",)),
+    *(("tune",), ("personalize",), ("compile",), ("generate",), ("chat",), ("serve",), ("compare",), ("models",), ("demo",)),
     *(("prefix", name) for name in ("ls", "show", "verify", "rm", "alias", "compose")),
 )
 PROBE = "import json, sys; from foreword.cli._app import app; print(json.dumps(sorted(sys.modules)))"

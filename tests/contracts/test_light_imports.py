@@ -14,7 +14,7 @@ HEAVY = {
 }
 LIGHT = (
     *("foreword", "foreword.types", "foreword.registry", "foreword.prefix.header"),
-    *("foreword.engine", "foreword.data", "foreword.cost", "foreword.cli"),
+    *("foreword.engine", "foreword.data", "foreword.cost", "foreword.cli", "foreword.gateway.app"),
 )
 
 PROBE = """

@@ -11,7 +11,8 @@ from transformers import DynamicCache
 
 import tiny_models
 from foreword.engine import Differentiable, Engine, Generates, Row, TakesPrefix
-from foreword.errors import WindowError
+from foreword.engines.transformers import load
+from foreword.errors import ModelError, WindowError
 from foreword.types import Message
 
 FAMILIES = [
@@ -263,3 +264,13 @@ def test_rows_that_cannot_be_computed(engine_of):
         engine.target_log_probs([ROWS[0], Row(prompt=(), targets=((6,),))], key_LHND, value_LHND)
     with pytest.raises(WindowError, match="513 tokens"):
         engine.read((5,) * 513)
+
+
+def test_int8_weights_answer_nearly_the_same_and_take_the_same_prefixes(engine_of, folder_of, conversations):
+    exact, small = engine_of("llama"), load(str(folder_of("llama")), dtype="float32", device="cpu", weights="int8")
+    assert small.fingerprint == exact.fingerprint
+    row = Row(prompt=exact.render(conversations[0]), targets=(exact.answer_ids("billing"),))
+    gap = (exact.target_log_probs([row]) - small.target_log_probs([row])).abs().max()
+    assert 0 < gap < 0.5
+    with pytest.raises(ModelError, match="int8"):
+        load(str(folder_of("llama")), weights="int4")

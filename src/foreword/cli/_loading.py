@@ -24,7 +24,13 @@ Settings = TypeVar("Settings", bound="BaseModel")
 
 
 def load_model(
-    name: str, *, dtype: str = "auto", device: str = "auto", revision: str | None = None, trust_remote_code: bool = False
+    name: str,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    weights: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
 ) -> Model:
     """Loads a model, with a progress bar where it has to be converted first.
 
@@ -39,7 +45,9 @@ def load_model(
 
     transformers_logging.set_verbosity_error()
     with conversion_bar(name) as progress:
-        return load(name, revision=revision, dtype=dtype, device=device, trust_remote_code=trust_remote_code, progress=progress)
+        return load(
+            name, revision=revision, dtype=dtype, device=device, weights=weights, trust_remote_code=trust_remote_code, progress=progress
+        )
 
 
 def check_device(device: str) -> None:

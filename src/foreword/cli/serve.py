@@ -51,6 +51,7 @@ def serve(
     resident_mb: Annotated[float, typer.Option("--resident-mb", min=0, help="Megabytes of prefixes kept in memory.")] = 1024,
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
+    weights: Annotated[str, typer.Option("--weights", help="auto, or int8: less memory, a small cost in quality; CPU only.")] = "auto",
     api_keys: Annotated[
         Path | None, typer.Option("--api-keys", metavar="FILE", help="Keys that are let in: lines `KEY TENANT [PREFIX-PATTERN ...]`.")
     ] = None,
@@ -91,7 +92,16 @@ def serve(
         raise ConfigError(f"The engine `{engine}` takes no arguments of its own; got {' '.join(engine_arguments)}. Leave them out.")
     keys, admin_key = _keys(api_keys, api_keys_env), _admin_key(admin_key_env)
     base = served_name or _base_name(model)
-    serving = _start(engine, model, dtype=dtype, device=device, max_rows=max_rows, queue=queue, resident_bytes=int(resident_mb * MEGABYTE))
+    serving = _start(
+        engine,
+        model,
+        dtype=dtype,
+        device=device,
+        weights=weights,
+        max_rows=max_rows,
+        queue=queue,
+        resident_bytes=int(resident_mb * MEGABYTE),
+    )
     try:
         app = _application(serving, base, prefixes, keys=keys, admin_key=admin_key, body_bytes=int(max_body_mb * MEGABYTE))
         if access_log:
@@ -103,14 +113,14 @@ def serve(
         serving.close()
 
 
-def _start(engine: str, model: str, *, dtype: Any, device: str, max_rows: int, queue: int, resident_bytes: int) -> Serves:
+def _start(engine: str, model: str, *, dtype: Any, device: str, weights: str, max_rows: int, queue: int, resident_bytes: int) -> Serves:
     """Loads the engine and has it serve."""
     from foreword import registry
     from foreword.engine import Serves
 
     _need_packages()
     if engine == "transformers":
-        loaded = load_model(model, dtype=dtype, device=device).engine
+        loaded = load_model(model, dtype=dtype, device=device, weights=weights).engine
     else:
         loaded = registry.find("foreword.engines", engine).load(model, dtype=dtype, device=device)
     if not hasattr(loaded, "serve"):

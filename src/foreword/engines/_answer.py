@@ -66,7 +66,8 @@ class Answer:
             settled = max(settled, len(text) - 1)
         piece = self._through_stops(text[self._given : settled])
         self._given = max(self._given, settled)
-        if len(self._window) >= self._move_at:
+        # While a character waits for its rest, a byte-fallback decoder reads those before it as broken too: nothing to compare.
+        if len(self._window) >= self._move_at and not 0 < self._broken < UTF8_BYTES:
             self._move()
         return piece
 
@@ -94,7 +95,7 @@ class Answer:
                     self._window, self._text = window, text
                     self._given, self._move_at = len(text) - ungiven, LONGEST_WINDOW
                     return
-                if not text[skipped : skipped + 1] == BROKEN:
+                if text[skipped : skipped + 1] != BROKEN:
                     break
         self._move_at = 2 * len(self._window)
 

@@ -242,7 +242,9 @@ def _refusal(constraint: Constraint, reason: str) -> ConstraintError:
         "choice": 'Give a JSON list of texts, such as ["yes", "no"].',
     }
     reason = reason if len(reason) <= _DETAIL else f"{reason[:_DETAIL]}…"
-    return ConstraintError(f"The constraint ({constraint.kind}) cannot be used: {reason.rstrip('.')}. {mend.get(constraint.kind, '')}".rstrip())
+    return ConstraintError(
+        f"The constraint ({constraint.kind}) cannot be used: {reason.rstrip('.')}. {mend.get(constraint.kind, '')}".rstrip()
+    )
 
 
 def _json_schema(constraint: Constraint) -> str:
@@ -273,7 +275,9 @@ def _choice(constraint: Constraint) -> str:
     if not isinstance(choices, list) or not choices or not all(isinstance(text, str) for text in choices):
         raise _refusal(constraint, "it is no list of texts, or an empty one")
     # One terminal: as alternatives of a rule they would each be an item of the parser's row.
-    return _library().LLMatcher.grammar_from_lark("start: CHOICE\nCHOICE: " + " | ".join(json.dumps(text) for text in dict.fromkeys(choices)))
+    return _library().LLMatcher.grammar_from_lark(
+        "start: CHOICE\nCHOICE: " + " | ".join(json.dumps(text) for text in dict.fromkeys(choices))
+    )
 
 
 _SOURCES: dict[ConstraintKind, Callable[[Constraint], str]] = {

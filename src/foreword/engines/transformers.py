@@ -26,6 +26,7 @@ from foreword.engines._constraint import ConstraintCompiler
 from foreword.engines._conversation import ConversationEncoder
 from foreword.engines._flat import FlatRows, TreeAttention, check_prefix_of_row, flatten, one_prefix_at_a_time, share_out
 from foreword.engines._geometry import geometry_of, sliding_window_of, turns_as_described, window_of
+from foreword.engines._int8 import quantize_weights
 from foreword.engines._packed import pack_linear_layers
 from foreword.engines._resident import NO_PREFIX, Paths, PrefixTensors
 from foreword.engines._rows import PackedRows, additive, bucket, pack
@@ -46,6 +47,7 @@ from foreword.types import Completion, Delta, Message, Sampling
 logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+WEIGHTS = ("auto", "int8")
 GENERATION_ROWS, GENERATION_TOKENS = 32, 2048
 SCORING_TOKENS = 2048
 GROUP_OVERHEAD, GPU_GROUP_OVERHEAD = {"cpu": 48}, 4096
@@ -61,6 +63,7 @@ def load(
     revision: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
+    weights: str = "auto",
     trust_remote_code: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> TransformersEngine:
@@ -71,6 +74,7 @@ def load(
         revision: commit, tag or branch of a Hugging Face id.
         dtype: `float32`, `bfloat16`, `float16`, or `auto`: bfloat16 where the hardware multiplies it, else float32.
         device: a torch device, or `auto`: CUDA where there is one.
+        weights: `auto` as the dtype says, or `int8`: linear layers take a quarter of float32's memory, on the CPU.
         trust_remote_code: runs code that comes with the model. Leave it off for models that you have not read.
         progress: told (what is being done, steps done, steps in all) while a model is converted.
 
@@ -83,6 +87,8 @@ def load(
 
     place = _device(device)
     chosen = _dtype(dtype, place)
+    if weights not in WEIGHTS or (weights == "int8" and place.type != "cpu"):
+        raise ModelError(f"weights must be one of {', '.join(WEIGHTS)}, int8 on the CPU only; got {weights!r} for {place.type}.")
     folder = resolve(name, revision=revision, progress=progress)
     _attention.register()
     transformers_logging.disable_progress_bar()
@@ -96,7 +102,10 @@ def load(
     if found["missing_keys"]:
         some = ", ".join(sorted(found["missing_keys"])[:3])
         raise ModelError(f"`{name}` lacks {len(found['missing_keys'])} weights in {folder} ({some}, …); copy or download the folder again.")
-    return TransformersEngine(name=name, folder=folder, module=module.to(place), tokenizer=tokenizer)
+    module.to(place)
+    if weights == "int8":
+        quantize_weights(module)
+    return TransformersEngine(name=name, folder=folder, module=module, tokenizer=tokenizer)
 
 
 def _best_device() -> str:
@@ -123,7 +132,10 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 class TransformersEngine:
-    """A frozen transformers model that takes prefixes. Meets `Generates`, `TakesPrefix` and `Differentiable`; `serve` gives what meets `Serves`."""
+    """A frozen transformers model that takes prefixes.
+
+    Meets `Generates`, `TakesPrefix` and `Differentiable`; what `serve` returns meets `Serves`.
+    """
 
     def __init__(self, *, name: str, folder: Path, module: Any, tokenizer: Any) -> None:
         self._name = name
