@@ -151,7 +151,7 @@ class Serves(Engine, Protocol):
         ...
 
     def keep(self, prefix: tuple[Path, ...], *, pinned: bool = False) -> None:
-        """Reads a prefix (or a composition) into memory before it is asked for; a pinned one stays until it is let go. Raises as `submit`."""
+        """Reads a prefix (or a composition) into memory before it is asked for; a pinned one stays until let go. Raises as `submit`."""
         ...
 
     def let_go(self, prefix: tuple[Path, ...]) -> None:

@@ -78,7 +78,7 @@ def test_a_replaced_file_is_read_again_and_the_old_tensors_live_on(files):
 def test_a_missing_file_is_named_without_its_folder(files):
     held = ResidentPrefixes(Disk(), most_bytes=SIZE)
     files[0].unlink()
-    with pytest.raises(PrefixFileError, match="p0.safetensors") as caught:
+    with pytest.raises(PrefixFileError, match=r"p0\.safetensors") as caught:
         held.get((files[0],))
     assert str(files[0].parent) not in str(caught.value)
 

@@ -37,13 +37,13 @@ class _Packed:
         self._packed: Tensor | None = None
         self._transposed: Tensor | None = None
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, input: Tensor) -> Tensor:
         weight = self._layer.weight
-        if weight.requires_grad or x.dtype != weight.dtype or x.device != weight.device or torch.compiler.is_compiling():
-            return F.linear(x, weight, self._layer.bias)
+        if weight.requires_grad or input.dtype != weight.dtype or input.device != weight.device or torch.compiler.is_compiling():
+            return F.linear(input, weight, self._layer.bias)
         if (state := _state(weight)) != self._made_from:
             self._made_from, self._packed, self._transposed = state, None, None
-        return _Product.apply(x, self)  # type: ignore[no-any-return]
+        return _Product.apply(input, self)  # type: ignore[no-any-return]
 
     def product(self, x: Tensor) -> Tensor:
         """x Wᵀ + b."""

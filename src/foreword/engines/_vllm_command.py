@@ -159,6 +159,11 @@ def launch(
     words = command(model=model, prefixes=prefixes, host=host, port=port, extra=extra, vllm=vllm, **options)
     check_environment(Path(words[0]))
     (show or _to_standard_error)(shlex.join(words))
+    return run(words)
+
+
+def run(words: Sequence[str]) -> int:
+    """Runs a command to its end and returns its exit code; signals are passed on to it."""
     # In a session of its own, so that Ctrl-C in a terminal reaches it once: through here.
     process = subprocess.Popen(words, start_new_session=True)
     with _forwarding(process):
