@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from foreword.cli import chat, compare, compile, demo, generate, models, prefix, tune
+from foreword.cli import chat, compare, compile, demo, generate, models, personalize, prefix, serve, tune
 from foreword.cli._console import ForewordGroup, log_to_stderr
 from foreword.cli._later import DataGroup
 
@@ -50,9 +50,11 @@ def foreword(
 
 
 app.command("tune")(tune.tune)
+app.command("personalize")(personalize.personalize)
 app.command("compile")(compile.compile_file)
 app.command("generate")(generate.generate)
 app.command("chat")(chat.chat)
+app.command("serve")(serve.serve)
 app.command("compare")(compare.compare)
 app.add_typer(typer.Typer(cls=DataGroup), name="data", help="Look at data before tuning on them.")
 app.add_typer(prefix.app, name="prefix")
