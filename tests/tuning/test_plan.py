@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foreword.data.dataset import Dataset
 from foreword.tuning import plan
 from foreword.tuning.search import steps_in_all
 from foreword.tuning.settings import TuneSettings
+from foreword.types import Example, Message
 
 MANY = 10**9
 
@@ -70,3 +72,11 @@ def test_a_search_has_room_for_its_probes_and_evaluations(total, candidates, eva
     search = plan.begin(total, candidates=candidates, settings=TuneSettings(evaluations=evaluations))
     assert 1 <= search.rung <= total and search.total == total
     assert 1 <= -(-total // search.interval) <= evaluations
+
+
+@pytest.mark.parametrize(("labels", "start"), [(2, "few-shot:4"), (3, "few-shot:3"), (5, "few-shot:5"), (77, "few-shot:3")])
+def test_a_start_shows_every_label_equally_often_where_that_is_short(labels, start):
+    names = tuple(f"label {number}" for number in range(labels))
+    examples = [Example(messages=(Message(role="user", content=f"text {name}"),), completions=(name,)) for name in names]
+    chosen = plan.candidates_for(TuneSettings(), Dataset.of(examples, labels=names), targets=0)
+    assert [candidate.initialisation for candidate in chosen] == [start]

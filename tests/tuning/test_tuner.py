@@ -145,8 +145,8 @@ def test_probes_are_halved_and_the_winner_trains_on(engine, labelled, contested,
     assert len(steps) > 1 and all(taken == list(range(1, len(taken) + 1)) for taken in steps.values())
     assert sorted(len(taken) for taken in steps.values())[-1] == 10 == result.prefix.header.recipe["steps"]
     assert sum(len(taken) == 10 for taken in steps.values()) == 1
-    # The four examples in a start are not trained on.
-    assert watcher.plans[-1] == result.prefix.header.recipe["targets_seen"] == 20 * len(result.history)
+    # The three examples in a start, one for each label, are not trained on.
+    assert watcher.plans[-1] == result.prefix.header.recipe["targets_seen"] == 21 * len(result.history)
     assert watcher.stages[0].startswith("probing") and watcher.stages[-1].startswith("training")
 
 

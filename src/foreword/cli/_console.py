@@ -24,7 +24,7 @@ from typer.core import TyperGroup
 from foreword.errors import ForewordError
 
 WRONG_INPUT, INTERRUPTED, BUG = 2, 130, 1
-RESUMABLE = frozenset({"tune", "demo"})
+RESUMABLE = frozenset({"tune", "personalize", "demo"})
 PIPE_WIDTH = 200
 """Columns for tables that go to a file or a pipe, where nothing has to fit a screen."""
 

@@ -23,6 +23,7 @@ from foreword.prefix.artifact import Prefix
 from foreword.prefix.header import PrefixHeader
 from foreword.prefix.store import PrefixStore, Reference
 from foreword.tuning.fitting import SINK
+from foreword.tuning.memory import memory_advice
 from foreword.tuning.observer import Observer, Silent
 from foreword.tuning.personal_block import COPIES, Block, UserPlan, UserRun
 from foreword.tuning.personal_settings import PersonalSettings
@@ -32,7 +33,6 @@ from foreword.tuning.plan import EPOCHS
 from foreword.tuning.rows import encode_examples
 from foreword.tuning.run import BUDGET_SHARE
 from foreword.tuning.trainer import BatchOrder
-from foreword.tuning.tuner import _memory_advice
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def personalize(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise TuningError("Users' prefixes are trained in one process. Part the data by user and start one command for each part.")
     recomputing: Any = engine.recomputing() if settings.checkpointing else contextlib.nullcontext()  # type: ignore[attr-defined]
-    with _memory_advice(), recomputing:
+    with memory_advice(" or `--users-at-once`"), recomputing:
         return _Personalisation(engine, dataset, settings, store, observer or Silent()).results(fresh=fresh)
 
 

@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from foreword.data.dataset import Dataset
 from foreword.data.fixing import split
 from foreword.engine import Differentiable
-from foreword.errors import DataError, OutOfMemory, TuningError
+from foreword.errors import DataError, TuningError
 from foreword.prefix.artifact import Prefix
 from foreword.tuning.instruction import instruction_for
+from foreword.tuning.memory import memory_advice
 from foreword.tuning.observer import Observer, Silent
 from foreword.tuning.run import Run
 from foreword.tuning.run_folder import RunFolder
@@ -30,8 +29,6 @@ logger = logging.getLogger(__name__)
 
 DEV_SHARE = 0.1
 LEAST_EXAMPLES = 2
-OUT_OF_MEMORY = ("out of memory", "allocate memory", "enough memory")
-"""What a RuntimeError about memory says: CUDA and the allocators of the three systems."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +78,7 @@ def tune(
     folder.begin(_config(engine, train, dev, settings))
     # Every worker reads the state, only the first one writes it.
     kept = RunFolder(run_folder).load_state()
-    with _memory_advice(), _engine_mode(engine, settings):
+    with memory_advice(), _engine_mode(engine, settings):
         run = Run(engine, train, dev, settings, folder, watcher, workers, kept=kept)
         run.to_the_end()
     return _result(engine, train, settings, run, folder)
@@ -115,20 +112,6 @@ def _config(engine: Differentiable, train: Dataset, dev: Dataset, settings: Tune
         "train": train.sha256,
         "dev": dev.sha256,
     }
-
-
-@contextlib.contextmanager
-def _memory_advice() -> Iterator[None]:
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(sign in str(error).lower() for sign in OUT_OF_MEMORY):
-            raise
-        what = str(error).splitlines()[0].rstrip(".") if str(error) else "no more could be had"
-        raise OutOfMemory(
-            f"Memory ran out: {what}. Lower `--micro-tokens` (less is computed at once, same result), "
-            "turn on `--checkpointing`, or lower `--positions`."
-        ) from error
 
 
 @contextlib.contextmanager
