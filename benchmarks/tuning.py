@@ -21,7 +21,7 @@ from benchmarks import machine, result_file, shared_tasks, tuning_quality, tunin
 
 RESULTS = Path(__file__).with_name("results")
 PARTS = RESULTS / "tuning"
-SPEED: dict[str, dict[str, Any]] = {"bfloat16": {"turns": 5, "steps_per_turn": 3}, "float32": {"turns": 3, "steps_per_turn": 1}}
+SPEED: dict[str, dict[str, Any]] = {"bfloat16": {"turns": 5, "steps_per_turn": 4}, "float32": {"turns": 3, "steps_per_turn": 1}}
 QUICK: dict[str, Any] = {"turns": 2, "steps_per_turn": 1, "sides": ("foreword", "peft"), "dev_rows": 16}
 
 

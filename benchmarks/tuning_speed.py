@@ -45,21 +45,23 @@ def measure(
         side.end()
     ours, peer = found["foreword"], found["peft"]
     best_peer_loss = min(side["dev_loss"] for name, side in found.items() if name in PEFT_RATES)
-    pairs = list(zip(ours["rates"], peer["rates"], strict=True))
+    # Prompts have few or many targets, so a turn of few steps says little alone; the ratio is of all turns together.
+    turn_ratios = [_rate([mine]) / _rate([theirs]) for mine, theirs in zip(ours["turns"], peer["turns"], strict=True)]
     return {
         "task": task,
         "dtype": dtype,
         "steps": turns * steps_per_turn,
         "sides": found,
-        "speed_ratio": _median([a / b for a, b in pairs]),
-        "speed_ratio_range": [min(a / b for a, b in pairs), max(a / b for a, b in pairs)],
+        "speed_ratio": _rate(ours["turns"]) / _rate(peer["turns"]),
+        "speed_ratio_range": [min(turn_ratios), max(turn_ratios)],
         "memory_ratio": ours["peak_memory"] / peer["peak_memory"],
         "loss_difference": ours["dev_loss"] - best_peer_loss,
     }
 
 
-def _median(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2]
+def _rate(turns: Sequence[tuple[int, float]]) -> float:
+    """Examples per second."""
+    return sum(trained for trained, _ in turns) / sum(seconds for _, seconds in turns)
 
 
 class _Side:
@@ -100,10 +102,12 @@ class Ours:
         order = BatchOrder(rows, batch_targets=BATCH, seed=0)
         self._trainer = Trainer(engine, objective.get("lm"), ScaledOffsets(*start), order, schedule, micro_tokens=CPU_MICRO_TOKENS)
 
-    def step(self) -> Any:
+    def step(self) -> int:
+        """Takes a step; the targets that it trained on."""
         records: list[Any] = []
         self._trainer.run(self._trainer.step + 1, after_step=lambda record: not records.append(record))
-        return records[0]
+        self.last = records[0]
+        return self.last.targets
 
     def keys_values(self) -> tuple[Any, Any]:
         return tuple(tensor.detach().to(self.engine.dtype) for tensor in self._trainer.parameters.keys_values())  # type: ignore[return-value]
@@ -133,7 +137,7 @@ class _Peft:
         random.Random(0).shuffle(self._pairs)
         self._step = 0
 
-    def step(self) -> None:
+    def step(self) -> int:
         import torch
 
         pairs = [self._pairs[place % len(self._pairs)] for place in range(BATCH * self._step, BATCH * (self._step + 1))]
@@ -151,6 +155,7 @@ class _Peft:
         torch.nn.utils.clip_grad_norm_([self._weight], 1.0)
         self._optimiser.step()
         self._step += 1
+        return len(pairs)
 
     def keys_values(self) -> tuple[Any, Any]:
         geometry = self.engine.geometry
@@ -187,7 +192,7 @@ def _child(data: Path, task_name: str, dtype: str, steps: int, dev_rows: int, si
         trainer: Ours | _Peft = Ours(engine, rows, tensors, steps, rate=OUR_RATES[task_name])
     else:
         trainer = _Peft(engine, rows, tensors if "text" in side else None, steps, rate=PEFT_RATES[side])
-    rates: list[float] = []
+    turns: list[tuple[int, float]] = []
     for line in sys.stdin:
         command, _, count = line.strip().partition(" ")
         if command == "warm":
@@ -195,16 +200,15 @@ def _child(data: Path, task_name: str, dtype: str, steps: int, dev_rows: int, si
             answers.write("{}\n")
         elif command == "steps":
             began = time.perf_counter()
-            for _ in range(int(count)):
-                trainer.step()
-            rates.append(int(count) * BATCH / (time.perf_counter() - began))
+            trained = sum(trainer.step() for _ in range(int(count)))
+            turns.append((trained, time.perf_counter() - began))
             answers.write("{}\n")
         else:
             memory = peak_memory()
             if side != "foreword":
                 engine.module.set_attn_implementation("foreword_grouped")
             loss = DevLoss(engine, task.dev, prompt_format="continuation", room=8000, limit=dev_rows, seed=0)
-            answers.write(json.dumps({"rates": rates, "peak_memory": memory, "dev_loss": loss(*trainer.keys_values())}) + "\n")
+            answers.write(json.dumps({"turns": turns, "peak_memory": memory, "dev_loss": loss(*trainer.keys_values())}) + "\n")
 
 
 if __name__ == "__main__":

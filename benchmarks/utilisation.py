@@ -27,8 +27,8 @@ def _one(data: Path, dtype: str) -> dict[str, float]:
     fed = targets = 0
     began = time.perf_counter()
     for _ in range(STEPS):
-        record = ours.step()
-        fed, targets = fed + record.fed_tokens, targets + record.target_tokens
+        ours.step()
+        fed, targets = fed + ours.last.fed_tokens, targets + ours.last.target_tokens
     seconds = time.perf_counter() - began
     head = engine.module.get_output_embeddings().weight.numel()
     body = engine.parameters - head
