@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foreword.engine import Row
+from foreword.engines._rows import additive
 from foreword.errors import PrefixError
 
 LARGEST_SCORES = 1 << 22
@@ -171,14 +172,14 @@ class TreeAttention:
         stem_BP, count = flat.stem_BP, len(flat.token_ids_M)
         stem, device = stem_BP.shape[1], stem_BP.device
         # Padding stands behind everything real, so a stem's causal mask hides it too.
-        self.stem_mask_PS = _additive(torch.ones(stem, self.positions + stem, dtype=torch.bool, device=device).tril(self.positions), dtype)
+        self.stem_mask_PS = additive(torch.ones(stem, self.positions + stem, dtype=torch.bool, device=device).tril(self.positions), dtype)
         self.branch_mask: Tensor | None = None
         if flat.branch_BKU is not None:
             rows, _, slots = flat.branch_BKU.shape
             shared_BS = F.pad(stem_BP < count, (self.positions, 0), value=True)
             own_UU = torch.ones(slots, slots, dtype=torch.bool, device=device).tril()
             visible = torch.cat([shared_BS[:, None].expand(-1, slots, -1), own_UU.expand(rows, -1, -1)], dim=-1)
-            self.branch_mask = _additive(visible, dtype)[:, None, None]
+            self.branch_mask = additive(visible, dtype)[:, None, None]
 
     def __call__(self, layer: int, query_1HMD: Tensor, key_1GMD: Tensor, value_1GMD: Tensor, scale: float) -> Tensor:
         """One layer's attention: 1 M H D."""
@@ -188,10 +189,6 @@ class TreeAttention:
         else:
             prefix = (self._prefix[0][layer], self._prefix[1][layer])
         return _Tree.apply(query_1HMD, key_1GMD, value_1GMD, *prefix, self, scale)
-
-
-def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, torch.finfo(dtype).min)
 
 
 class _Shapes:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from foreword.engines._resident import PrefixTensors
+from foreword.engines._rows import additive
 from foreword.engines._slots import SlotPool
 
 
@@ -147,7 +148,7 @@ class StepAttention:
             visible_BS = slot_S <= newest_B1
             if window is not None:
                 visible_BS &= newest_B1 - slot_S < window
-            self._masks[key] = _additive(visible_BS, dtype)[:, None, None]
+            self._masks[key] = additive(visible_BS, dtype)[:, None, None]
         mask = self._masks[key]
         assert mask is not None
         return mask
@@ -161,7 +162,7 @@ class StepAttention:
             prefix, index = self._groups[number]
             position_B1 = self._long([self._single[place].seat.filled + prefix.positions for place in index.tolist()])[:, None]
             visible_BN = position_B1 - torch.arange(prefix.positions, device=self._device) < window
-            self._masks[key] = _additive(visible_BN.repeat_interleave(share, 0), dtype)
+            self._masks[key] = additive(visible_BN.repeat_interleave(share, 0), dtype)
         return self._masks[key]
 
     # --- a piece of a prompt ----------------------------------------------------------------------------------
@@ -192,7 +193,7 @@ class StepAttention:
             visible_TS = position_S <= position_T1
             if window is not None:
                 visible_TS &= position_T1 - position_S < window
-            self._masks[key] = _additive(visible_TS.repeat(share, 1), dtype)
+            self._masks[key] = additive(visible_TS.repeat(share, 1), dtype)
         mask = self._masks[key]
         assert mask is not None
         return mask
@@ -226,7 +227,3 @@ def _joined(one: Tensor, one_sum: Tensor, other: Tensor, other_sum: Tensor) -> T
     """Attention over both sets of keys, from attention over each; float32 inside."""
     share = torch.sigmoid(one_sum.float() - other_sum.float())[..., None]
     return (one.float() * share + other.float() * (1 - share)).to(one.dtype)
-
-
-def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, torch.finfo(dtype).min)
