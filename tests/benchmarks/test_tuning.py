@@ -32,7 +32,7 @@ def test_the_summary_holds_only_what_was_measured(parts: Path) -> None:
 
 
 def test_seeds_and_low_data_are_gathered_over_their_parts(parts: Path) -> None:
-    (parts / "hate-table.json").write_text(json.dumps(_comparison(prefix=0.8, lora=0.5)))
+    (parts / "hate-seed-0.json").write_text(json.dumps(_comparison(prefix=0.8)))
     (parts / "hate-seed-3.json").write_text(json.dumps(_comparison(prefix=0.7)))
     for seed, value in enumerate((0.4, 0.6)):
         (parts / f"low-data-50-{seed}.json").write_text(json.dumps(_comparison(prefix=value, finetune=0.2)))
