@@ -133,6 +133,16 @@ def test_a_long_prompt_is_read_in_pieces_while_others_go_on(engine_of):
     assert len(short) - before >= 2, "the running request got a token in every step that read the long prompt"
 
 
+def test_a_row_that_was_never_computed_can_move(engine_of):
+    engine = engine_of("llama")
+    scheduler, heard = Scheduler(engine, most_rows=24, step_tokens=33), [[] for _ in range(24)]
+    for number, said in enumerate(heard):
+        scheduler.add(make_job(engine, NO_PREFIX, f"request {number} " * 6, 1, said))
+    while scheduler.step():
+        check_house_keeping(scheduler)
+    assert all(said[-1].finish_reason == "length" for said in heard)
+
+
 def test_a_failed_step_ends_what_ran_and_not_what_waits(engine_of):
     engine = engine_of("llama")
     scheduler, first, second = Scheduler(engine, most_rows=1, step_tokens=64), [], []

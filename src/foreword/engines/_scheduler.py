@@ -126,8 +126,11 @@ class Scheduler:
 
     def fail_all(self) -> None:
         """Ends every running job with `error`; those that wait stay."""
-        for job in list(self.running):
-            self._finish(job, "error")
+        # Nothing is moved between rows: whatever failed may fail again.
+        failed, self.running = self.running, []
+        for job in failed:
+            self.counts.finished += 1
+            _deliver_end(job, "error")
 
     # --- who is in this step ----------------------------------------------------------------------------------
 
@@ -145,6 +148,7 @@ class Scheduler:
         while self.waiting and len(self.running) < self.most_rows:
             job = self.waiting.popleft()
             job.row = len(self.running)
+            self._pool.ensure(job.row + 1, 1)
             if job.prefix.positions and job.prefix.key_LGND is not None and job.prefix.value_LGND is not None:
                 others = any(other.prefix is job.prefix for other in self.running)
                 if others or job.prefix.positions > MOST_COPIED:
@@ -221,11 +225,12 @@ class Scheduler:
         self, job: Job, reason: FinishReason, *, text: str = "", token_ids: tuple[int, ...] = (), logprobs: tuple[TokenLogprob, ...] = ()
     ) -> None:
         """Ends a running job; the last row moves into its place."""
-        last = self.running.pop()
+        last = self.running[-1]
         if last is not job:
             self._pool.move(last.row, job.row, last.filled)
             self.running[job.row] = last
             last.row = job.row
+        self.running.pop()
         self.counts.finished += 1
         _deliver_end(job, reason, text=text, token_ids=token_ids, logprobs=logprobs)
 
