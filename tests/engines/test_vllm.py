@@ -210,6 +210,12 @@ def test_the_environment_is_looked_at_before_it_is_started(tmp_path, version, fo
 # --- the client ------------------------------------------------------------------------------------------------
 
 
+class Listening(ThreadingHTTPServer):
+    """Takes many connections at once; the five of the standard library's are soon too few."""
+
+    request_queue_size = 128
+
+
 @dataclass
 class Server:
     """A server on a socket of its own, that answers what it was told and keeps what it was asked."""
@@ -260,7 +266,7 @@ def server() -> Iterator[Server]:
         def log_message(self, *_: Any) -> None:
             return
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+    with Listening(("127.0.0.1", 0), Handler) as listening:
         thread = threading.Thread(target=listening.serve_forever, daemon=True)
         thread.start()
         told.url = f"http://127.0.0.1:{listening.server_address[1]}/v1"

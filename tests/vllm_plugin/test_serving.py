@@ -126,7 +126,9 @@ def serving(model: Any, name: str, folder: str, store: PrefixStore, log: Path, *
         model=folder, prefixes=store.root, vllm=from_here, host="127.0.0.1", port=port, served_name=name, extra=fixed
     )
     threads = os.environ.get("OMP_NUM_THREADS", "2")
-    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "OMP_NUM_THREADS": threads}
+    # Unbound, so that two workers may share a machine with one memory node.
+    own = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1", "OMP_NUM_THREADS": threads}
+    environment = {**os.environ, **own}
     with log.open("wb") as output:
         process = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
     try:

@@ -3,7 +3,8 @@
 torch lays a bfloat16 weight out anew for every product, which is half of a product with one row, and multiplies float32 through a
 library that reaches half of oneDNN's speed on some processors (figures in `docs/lab-notes.md`). A frozen weight never changes, so its
 layout can be kept: one copy for the forward pass, made when a layer is first used, and one for the backward pass, made when a gradient
-first comes by. The weight itself stays as it is, for whoever reads or trains it.
+first comes by. The weight itself stays as it is, for whoever reads or trains it; one that is written to gets new layouts, which its version
+tells (`torch.autograd.graph.increment_version` where somebody writes through `.data`).
 """
 
 from __future__ import annotations

@@ -55,6 +55,8 @@ def prepare(context: Context) -> Prepared:
     merged = next(iter(module.parameters())).dtype == torch.float32
     if merged:
         wrapped.merge_and_unload()
+        # PEFT writes through `.data`, which nobody is told of; what an engine made from a weight must be made anew.
+        torch.autograd.graph.increment_version([layer.weight for layer in module.modules() if isinstance(layer, torch.nn.Linear)])
     module.requires_grad_(False)
     return Prepared(
         engine=context.engine,
