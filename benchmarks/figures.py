@@ -96,6 +96,10 @@ def _vllm(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         ratios = [found[kind]["distinct_over_none"] for kind in ("with_caching", "without_caching")]
         shown = f"{ratios[0]:.3f}× the processor time with its prefix cache, {ratios[1]:.3f}× without ({found['repeats']} rounds)"
         yield "vLLM on the CPU, 64 requests with 64 distinct prefixes over none", shown, "make bench-vllm"
+        if "over_vllm_cpu" in found:
+            rates = found["over_vllm_cpu_tokens_per_second"]
+            shown = f"{found['over_vllm_cpu']:.2f}× its output tokens per second ({rates['embedded']:.0f} and {rates['vllm']:.0f})"
+            yield "Embedded engine beside vLLM on the CPU, 32 requests with 32 prefixes", shown, "make bench-vllm"
 
 
 def _personal(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -136,7 +136,16 @@ def publish(engine: Any, store: PrefixStore, count: int) -> list[str]:
 
 def ask(serving: Serves, prompts: Sequence[str], prefixes: Sequence[Path | None], *, at_once: int) -> Timed:
     """Sends every prompt behind its prefix, with `at_once` requests under way at any time, and waits for all answers."""
-    heard = [Heard() for _ in prompts]
+    return _ask(serving, [{"conversation": (Message(role="user", content=prompt),)} for prompt in prompts], prefixes, at_once)
+
+
+def ask_texts(serving: Serves, texts: Sequence[str], prefixes: Sequence[Path | None]) -> Timed:
+    """The same for plain texts to go on from, all at once."""
+    return _ask(serving, [{"text": text} for text in texts], prefixes, len(texts))
+
+
+def _ask(serving: Serves, wanted: Sequence[dict[str, Any]], prefixes: Sequence[Path | None], at_once: int) -> Timed:
+    heard = [Heard() for _ in wanted]
     free = threading.Semaphore(at_once)
     done = threading.Semaphore(0)
 
@@ -155,16 +164,16 @@ def ask(serving: Serves, prompts: Sequence[str], prefixes: Sequence[Path | None]
         return deliver
 
     began, processor = time.perf_counter(), time.process_time()
-    for place, (prompt, prefix) in enumerate(zip(prompts, prefixes, strict=True)):
+    for place, (asked, prefix) in enumerate(zip(wanted, prefixes, strict=True)):
         free.acquire()
         heard[place].asked = time.perf_counter()
         request = Request(
-            conversation=(Message(role="user", content=prompt),),
+            **asked,
             prefix=() if prefix is None else (prefix,),
             sampling=Sampling(max_new_tokens=NEW_TOKENS, ignore_end=True),
         )
         serving.submit(request, listener(place))
-    for _ in prompts:
+    for _ in wanted:
         done.acquire()
     return Timed(
         wall=time.perf_counter() - began,

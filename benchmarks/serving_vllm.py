@@ -1,5 +1,5 @@
 """What prefixes cost on stock vLLM (the CPU wheel): 64 requests with 64 different prefixes, beside none, the same length as text, and 64
-LoRA adapters.
+LoRA adapters; and the embedded engine beside vLLM on the same requests.
 
 vLLM lives in an environment of its own, so each engine is a child run by that environment's Python. The parent lets the contenders take
 turns, one round of requests each, so that a slow minute of the machine hits all of them. What counts is the processor time of the engine's
@@ -22,15 +22,22 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from benchmarks import machine, result_file
+
+RESULT = Path(__file__).with_name("results") / "serving_vllm.json"
 REQUESTS, PROMPT_TOKENS, NEW_TOKENS, POSITIONS = 64, 100, 32, 32
 VOCABULARY = 40_000
 """Prompts are random tokens below this id."""
 LORA_RANK = 8
 LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj")
 WINDOW, BLOCK = 512, 32
+ROWS = 32
+"""Requests with as many prefixes that the embedded engine and vLLM are compared on."""
+WORDS = ("river", "bank", "opens", "early", "old", "friends", "bring", "warm", "bread", "and", "quiet", "stories", "about", "trains")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     formatter = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving_vllm", description=__doc__, formatter_class=formatter)
     parser.add_argument("--quick", action="store_true", help="fewer repeats, no LoRA")
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     parser.add_argument("--dtype", default="bfloat16", help="of weights and cache (default: %(default)s)")
     parser.add_argument("--vllm", type=Path, help="the vllm program (default: as `foreword serve --engine vllm` finds it)")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -46,7 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _child(json.loads(options.child))
         return 0
     figures = measure(vllm=options.vllm, dtype=options.dtype, repeats=2 if options.quick else 7, lora=not options.quick)
-    sys.stdout.write(json.dumps(figures, indent=2) + "\n")
+    if not options.quick:
+        result_file.write(RESULT, figures | {"machine": machine.describe()})
+    for key, value in figures.items():
+        sys.stdout.write(f"{key}: {json.dumps(value)}\n")
+    if options.json:
+        sys.stdout.write(json.dumps(figures) + "\n")
     return 0
 
 
@@ -83,7 +96,37 @@ def measure(
                 children["lora"] = common | {"adapters": adapters, "caching": caching}
                 rounds["lora"] = "lora"
             figures[label] = _compare(python, children, rounds, repeats)
-    return figures
+        ours = common | {"root": str(store.root)}
+        theirs = common | {"settings": settings, "caching": True}
+        figures |= _over_vllm(python, ours, theirs, repeats)
+    return figures | {"repeats": repeats, "vllm": _version(python)}
+
+
+def _version(python: Path) -> str:
+    """The vLLM package of that environment."""
+    code = "from importlib.metadata import packages_distributions as d, version; n = d()['vllm'][0]; print(n, version(n))"
+    return subprocess.run([str(python), "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+
+
+def _over_vllm(python: Path, ours: dict[str, Any], theirs: dict[str, Any], repeats: int) -> dict[str, Any]:
+    """Output tokens per second of the embedded engine over vLLM's, each behind as many prefixes as there are requests; they take turns."""
+    rates: dict[str, list[float]] = {"embedded": [], "vllm": []}
+    with ExitStack() as stack:
+        running = {
+            "embedded": stack.enter_context(_running(Path(sys.executable), ours)),
+            "vllm": stack.enter_context(_running(python, theirs)),
+        }
+        for repeat in range(repeats + 1):
+            for engine, ask in running.items():
+                found = ask(f"words {repeat}")
+                if repeat:
+                    rates[engine].append(found["tokens"] / found["wall_seconds"])
+    ratios = [mine / yours for mine, yours in zip(rates["embedded"], rates["vllm"], strict=True)]
+    return {
+        "over_vllm_cpu": statistics.median(ratios),
+        "over_vllm_cpu_range": [min(ratios), max(ratios)],
+        "over_vllm_cpu_tokens_per_second": {engine: statistics.median(found) for engine, found in rates.items()},
+    }
 
 
 def _compare(python: Path, children: dict[str, Any], rounds: dict[str, str], repeats: int) -> dict[str, Any]:
@@ -166,17 +209,45 @@ def _write_adapters(model: Path, folder: Path, count: int) -> list[str]:
     return paths
 
 
-# --- the child, run by the Python of vLLM's environment --------------------------------------------------------------
+# --- the children: vLLM's run by the Python of its environment, the embedded engine's by this one ---------------------
 
 
 def _child(plan: dict[str, Any]) -> None:
     """Answers lines `CONTENDER REPEAT` with what a round took, until its input ends."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    if "root" in plan:
+        for line in sys.stdin:
+            answers.write(json.dumps(_embedded(plan, int(line.split()[1]))) + "\n")
+        return
     engine = _engine(plan)
     for line in sys.stdin:
         contender, repeat = line.split()
         answers.write(json.dumps(_round(engine, plan, contender, int(repeat))) + "\n")
+
+
+@cache
+def _serving(model: str, dtype: str) -> Any:
+    from foreword import api
+
+    return api.load(model, dtype=dtype).engine.serve(max_rows=ROWS)
+
+
+def _embedded(plan: dict[str, Any], repeat: int) -> dict[str, float]:
+    """One round of the embedded engine."""
+    from benchmarks.serving import ask_texts
+    from foreword.prefix.store import PrefixStore
+
+    store = PrefixStore(Path(plan["root"]))
+    paths: list[Path | None] = [store.resolve(name).path for name in plan["names"][:ROWS]]
+    timed = ask_texts(_serving(plan["model"], plan["dtype"]), _texts(repeat), paths)
+    return {"processor_seconds": timed.processor, "wall_seconds": timed.wall, "tokens": timed.tokens}
+
+
+def _texts(repeat: int) -> list[str]:
+    """Plain texts of about PROMPT_TOKENS tokens each, all different."""
+    draw = random.Random(repeat)
+    return [" ".join(draw.choices(WORDS, k=PROMPT_TOKENS)) for _ in range(ROWS)]
 
 
 def _engine(plan: dict[str, Any]) -> Any:
@@ -210,9 +281,9 @@ def _round(engine: Any, plan: dict[str, Any], contender: str, repeat: int) -> di
     from vllm.lora.request import LoRARequest  # pyright: ignore[reportMissingImports]
 
     fresh, lasting = random.Random(repeat), random.Random(0)
-    names = plan["names"]
+    names = plan["names"][:ROWS] if contender == "words" else plan["names"]
     texts = [_draw(lasting, POSITIONS) for _ in names]
-    prompts = [_draw(fresh, PROMPT_TOKENS) for _ in names]
+    prompts: list[Any] = [_draw(fresh, PROMPT_TOKENS) for _ in names]
     if contender == "text":
         prompts = [text + prompt for text, prompt in zip(texts, prompts, strict=True)]
     sampling = [
@@ -221,7 +292,7 @@ def _round(engine: Any, plan: dict[str, Any], contender: str, repeat: int) -> di
             temperature=0,
             ignore_eos=True,
             detokenize=False,
-            extra_args={"kv_transfer_params": {"prefix": name}} if contender == "distinct" else None,
+            extra_args={"kv_transfer_params": {"prefix": name}} if contender in ("distinct", "words") else None,
         )
         for name in names
     ]
@@ -229,7 +300,8 @@ def _round(engine: Any, plan: dict[str, Any], contender: str, repeat: int) -> di
     if contender == "lora":
         adapters = [LoRARequest(f"adapter-{number}", number + 1, path) for number, path in enumerate(plan["adapters"])]
     processor, wall = _processor_seconds(), time.perf_counter()
-    outputs = engine.generate([{"prompt_token_ids": prompt} for prompt in prompts], sampling, lora_request=adapters, use_tqdm=False)
+    asked = _texts(repeat) if contender == "words" else [{"prompt_token_ids": prompt} for prompt in prompts]
+    outputs = engine.generate(asked, sampling, lora_request=adapters, use_tqdm=False)
     tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
     return {"processor_seconds": _processor_seconds() - processor, "wall_seconds": time.perf_counter() - wall, "tokens": tokens}
 

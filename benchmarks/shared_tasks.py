@@ -112,3 +112,18 @@ def _balanced(rows: list[dict[str, Any]], count: int | None, draw: random.Random
 
 def _triples(row: dict[str, Any]) -> str:
     return " ; ".join(" | ".join(part.replace("_", " ") for part in triple) for triple in row["triples"])
+
+
+def long_documents(data: Path, name: str, count: int) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The first documents of one L-Eval set, each with its questions and answers."""
+    rows = list(_rows(data, f"longdoc/{name}_dev.jsonl.gz"))[:count]
+    return [(row["doc"], list(zip(row["questions"], row["answers"], strict=True))) for row in rows]
+
+
+def dictionary(data: Path, entries: int, *, skip: int = 0) -> tuple[str, list[tuple[str, str]]]:
+    """A dictionary of so many WordNet entries in alphabetical order, and a question for each."""
+    found = [(row["word"], row["definition"]) for row in _rows(data, "definitions/dev.jsonl.gz")]
+    random.Random(0).shuffle(found)
+    chosen = sorted(dict(found[skip : skip + entries]).items())
+    text = "".join(f"{word}: {definition}\n" for word, definition in chosen)
+    return text, [(f"What does “{word}” mean?", definition) for word, definition in chosen]

@@ -39,6 +39,11 @@ def test_every_error_can_be_caught_as_one(name):
     assert classes()[name].__doc__
 
 
+def test_room_is_unknown_unless_it_is_told():
+    assert errors.WindowError("too long").room is None
+    assert errors.WindowError("too long", room=0).room == 0
+
+
 def test_a_mismatch_names_each_field():
     error = errors.PrefixMismatch("e2e", {"weights": ("a" * 4, "b" * 4), "tokenizer": ("c", "d")})
     assert error.differences == {"weights": ("aaaa", "bbbb"), "tokenizer": ("c", "d")}

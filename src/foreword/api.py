@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, cast
 from foreword import registry
 from foreword.data.dataset import Dataset
 from foreword.data.reading import read
-from foreword.errors import ModelError
+from foreword.errors import ConfigError, ModelError
 from foreword.types import Message, Sampling
 
 if TYPE_CHECKING:
+    from foreword.compiling.compiler import CompilingEngine
+    from foreword.compiling.observer import Observer as CompileObserver
     from foreword.engine import Differentiable, Generates
     from foreword.prefix.artifact import Prefix
     from foreword.tuning.settings import TuneSettings
@@ -142,15 +144,45 @@ def tune(
     return result.prefix
 
 
-def compile_text(model: Model, text: str, *, name: str = "text") -> Prefix:
-    """The exact keys and values of a text, as a prefix: answers are those that the text itself would give.
+def compile_text(
+    model: Model,
+    text: str,
+    *,
+    name: str = "text",
+    method: str = "text",
+    run_folder: str | Path | None = None,
+    observer: CompileObserver | None = None,
+    **settings: Any,
+) -> Prefix:
+    """A prefix that stands for a text.
+
+    Args:
+        method: `text` gives the answers that the text itself would give; `compact` takes fewer positions than the text has tokens, and
+            `distil` trains these to say what the text would say.
+        run_folder: where `distil` keeps what it needs to go on after an interruption.
+        observer: told how far the work is.
+        settings: fields of `foreword.compiling.settings.CompileSettings`, such as `ratio=10`.
 
     Raises:
-        WindowError: the text is longer than the model's window.
+        ConfigError: a setting that there is not, or that the method cannot honour.
+        RegistryError: there is no such method.
+        PrefixError: the text is empty, or the name is not allowed.
+        WindowError: the prefix leaves no room in the model's window.
     """
-    from foreword.compiling import compiler
+    from pydantic import ValidationError
 
-    return compiler.get("text").compile_source(_differentiable(model), text, name=name)
+    from foreword.compiling import compiler
+    from foreword.compiling.observer import Silent
+    from foreword.compiling.settings import CompileSettings
+    from foreword.prefix.header import describe
+
+    try:
+        chosen = CompileSettings(**settings)
+    except ValidationError as error:
+        raise ConfigError(f"This cannot be compiled: {describe(error)}.") from None
+    engine = cast("CompilingEngine", _differentiable(model))
+    folder = None if run_folder is None else Path(run_folder)
+    return compiler.get(method).compile_source(engine, text, name=name, settings=chosen, observer=observer or Silent(), folder=folder)
 
 
 def _differentiable(model: Model) -> Differentiable:

@@ -202,6 +202,38 @@ class TakesPrefix(Engine, Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What some tokens asked of the prefix before them, in every layer; the queries of all heads that share a KV head stand together (M).
+
+    Attributes:
+        query_LHMD: queries after rotary encoding and times the model's scale, float32, so that their products with keys are scores.
+        beside_LHM: log of the softmax weight (before it is normalised) that falls beside the prefix: on the tokens themselves.
+    """
+
+    query_LHMD: Tensor
+    beside_LHM: Tensor
+
+
+@runtime_checkable
+class Traceable(TakesPrefix, Protocol):
+    """Shows what happens inside."""
+
+    @property
+    def reach(self) -> tuple[int | None, ...]:
+        """For each layer, how many positions back a token sees, itself counted; None for all."""
+        ...
+
+    def asked(self, token_ids: Sequence[int], key_LHND: Tensor, value_LHND: Tensor, *, kept: Sequence[int]) -> Asked:
+        """What the tokens in the places `kept` ask when `token_ids` stand behind a prefix.
+
+        Raises:
+            ModelError: the model caps its scores (Gemma 2), so that a score is more than a product.
+            WindowError: prefix and tokens do not fit the window.
+        """
+        ...
+
+
 @runtime_checkable
 class Differentiable(TakesPrefix, Protocol):
     """Gives the log-probability of targets as a function of a prefix's keys and values."""
@@ -248,4 +280,16 @@ class Differentiable(TakesPrefix, Protocol):
             prefix_of_row: for each row, which of several prefixes of equal length stands before it; the tensors then have
                 a first axis of their own for the prefixes, Q L H N D.
         """
+        ...
+
+    def likeliest(
+        self, rows: Sequence[Row], key_LHND: Tensor | None = None, value_LHND: Tensor | None = None, *, count: int
+    ) -> tuple[Tensor, Tensor]:
+        """The `count` most probable tokens at each target position and their log-probabilities, both T C, targets in flat order."""
+        ...
+
+    def log_probs_of(
+        self, rows: Sequence[Row], token_ids_TC: Tensor, key_LHND: Tensor | None = None, value_LHND: Tensor | None = None
+    ) -> Tensor:
+        """Log-probabilities of given tokens at each target position, T C; gradients flow as in `target_log_probs`."""
         ...

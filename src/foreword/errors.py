@@ -81,7 +81,15 @@ class StoreError(ForewordError):
 
 
 class WindowError(ForewordError):
-    """A prompt that does not fit the model's window."""
+    """A prompt that does not fit the model's window.
+
+    Attributes:
+        room: how many new tokens would still have fitted, 0 where there is no place for any; None where that is not known.
+    """
+
+    def __init__(self, message: str, *, room: int | None = None) -> None:
+        super().__init__(message)
+        self.room = room
 
 
 class TuningError(ForewordError):

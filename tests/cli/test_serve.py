@@ -97,6 +97,10 @@ def test_open_doors_are_pointed_out(served: Any):
         (("--port", "70000"), "--port"),
         (("--max-rows", "0"), "--max-rows"),
         (("--engine", "echo", "--", "--tensor-parallel-size", "2"), "`echo` takes no arguments of its own"),
+        (("--", "--tensor-parallel-size", "2"), "`transformers` takes no arguments of its own; got --tensor-parallel-size 2."),
+        (("--engine", "echo", "--weights", "int8", "--host", "256.0.0.1"), "The engine `echo` does not look at --weights (leave it out)."),
+        (("--engine", "echo", "--dtype", "auto", "--device", "cpu", "--host", "256.0.0.1"), "--dtype (leave it out), --device (leave it"),
+        (("--engine", "nope", "--weights", "int8"), "`nope` does not look at --weights"),
         (("--engine", "echo", "--host", "256.0.0.1", "--port", "0"), "Cannot listen on 256.0.0.1 port 0"),
     ],
 )
@@ -123,8 +127,29 @@ def test_what_vllm_is_given(foreword: Any, tmp_path: Path, tiny: Path, monkeypat
     assert foreword(*words, "--", "--tensor-parallel-size", "2").exit_code == 3
     given = (tmp_path / "given").read_text()
     assert all(part in given for part in ("--tensor-parallel-size 2", "--port 8123", "--served-model-name mine"))
+    assert "resident_bytes" not in given
+    assert foreword(*words, "--resident-mb", "2.5").exit_code == 3
+    assert '"resident_bytes": 2500000' in (tmp_path / "given").read_text()
 
 
-def test_keys_are_not_left_out_unsaid(foreword: Any):
-    result = foreword("serve", "--engine", "vllm", "--api-keys", "keys")
-    assert result.exit_code == 2 and "would not ask for these" in result.stderr
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        # The default too, where it was said.
+        (("--max-rows", "32"), "--max-rows (behind `--` its own is `--max-num-seqs N`)."),
+        (("--queue", "5"), "--queue (leave it out)."),
+        (("--dtype", "float32"), "--dtype (behind `--` its own is `--dtype DTYPE`)."),
+        (("--device", "cpu"), "--device (leave it out)."),
+        (("--weights", "int8"), "--weights (behind `--` its own is `--quantization METHOD`)."),
+        (("--api-keys", "keys"), "--api-keys (behind `--` its own is `--api-key KEY`)."),
+        (("--api-keys-env", "KEYS"), "--api-keys-env (behind `--` its own is `--api-key KEY`)."),
+        (("--admin-key-env", "KEY"), "--admin-key-env (leave it out)."),
+        (("--max-body-mb", "1"), "--max-body-mb (leave it out)."),
+        (("--drain-seconds", "3"), "--drain-seconds (behind `--` its own is `--shutdown-timeout SECONDS`)."),
+        (("--no-access-log",), "--access-log/--no-access-log (behind `--` its own is `--disable-uvicorn-access-log`)."),
+        (("--queue", "5", "--device", "cpu"), "--queue (leave it out), --device (leave it out)."),
+    ],
+)
+def test_what_vllm_would_not_look_at_is_refused(foreword: Any, words: tuple[str, ...], message: str):
+    result = foreword("serve", "--engine", "vllm", "--model", "/never/loaded", *words)
+    assert result.exit_code == 2 and f"The engine `vllm` does not look at {message}" in " ".join(result.stderr.split()), result.output

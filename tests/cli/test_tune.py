@@ -41,6 +41,14 @@ def test_one_json_line(foreword: Any, tiny: Path, train: Path, tmp_path: Path):
     assert "No dev data: 3 of 30 examples were set aside" in result.stderr and " EUR" in result.stderr
 
 
+def test_a_start_is_looked_up_in_the_store_that_is_named(foreword: Any, tiny: Path, train: Path, tmp_path: Path):
+    store, words = tmp_path / "store", ("tune", "--data", train, "--model", tiny, "--root", tmp_path / "store", *QUICK)
+    assert foreword(*words, "--name", "parent").exit_code == 0
+    result = foreword(*words, "--name", "child", "--initialisation", "prefix:parent@v1")
+    assert result.exit_code == 0, result.stderr
+    assert PrefixStore(store).header("child").parents == (PrefixStore(store).header("parent").digest,)
+
+
 def test_a_finished_run_is_done_again_as_a_new_version(foreword: Any, tiny: Path, train: Path, home: Path):
     words = ("tune", "--data", train, "--name", "easy", "--model", tiny, *QUICK)
     assert foreword(*words).exit_code == 0

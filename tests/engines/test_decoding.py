@@ -237,8 +237,13 @@ def test_the_window_holds_prefix_prompt_and_answer(engine_of, prefix_of, convers
     room = engine.window - prefix.positions - len(prompt)
     (answer,) = engine.generate(conversations[:1], prefix=prefix, sampling=Sampling(max_new_tokens=room))
     assert answer.usage.prompt_positions + len(answer.token_ids) <= engine.window
-    with pytest.raises(WindowError, match=rf"{prefix.positions} prefix positions, {len(prompt)} prompt tokens .* make {engine.window + 1}"):
+    told = rf"{prefix.positions} prefix positions, {len(prompt)} prompt tokens .* make {engine.window + 1}"
+    with pytest.raises(WindowError, match=told) as refused:
         engine.generate(conversations[:1], prefix=prefix, sampling=Sampling(max_new_tokens=room + 1))
+    assert refused.value.room == room
+    with pytest.raises(WindowError) as refused:
+        engine.generate([(Message(role="user", content="w " * engine.window),)], sampling=Sampling(max_new_tokens=1))
+    assert refused.value.room == 0
     with pytest.raises(WindowError, match="max_new_tokens"):
         engine.stream(conversations[0], prefix=prefix, sampling=Sampling(max_new_tokens=room + 1))
 

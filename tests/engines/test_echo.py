@@ -229,6 +229,24 @@ def test_what_is_refused(serving: EchoServing, sampling: dict[str, Any], error: 
         load().generate([asked("hi").conversation], sampling=Sampling(**sampling))
 
 
+@pytest.mark.parametrize(("words", "room"), [(1, 99), (99, 1), (100, 0), (200, 0)])
+def test_a_refusal_tells_the_room(words: int, room: int):
+    with pytest.raises(WindowError) as refused:
+        load(window=100).generate([asked("w " * words).conversation], sampling=Sampling(max_new_tokens=101))
+    assert refused.value.room == room
+
+
+def test_a_step_that_fails_ends_its_request_only():
+    serving = load(fails_at="break").serve(max_rows=2)
+    answers = [Answer(), Answer()]
+    for answer, words in zip(answers, ("one break two", "one two three"), strict=True):
+        serving.submit(asked(words), answer)
+    assert [answer.wait() for answer in answers] == [("one", "error"), ("one two three", "stop")]
+    assert [piece.finish_reason for piece in answers[0].pieces] == [None, "error"] and answers[0].pieces[-1].usage is not None
+    assert say(serving, asked("unbreakable")) == ("unbreakable", "stop")
+    serving.close()
+
+
 @pytest.mark.parametrize("options", [{"max_rows": 0}, {"queue": -1}, {"resident_bytes": -1}])
 def test_serving_that_cannot_be(options: dict[str, int]):
     with pytest.raises(ConfigError):

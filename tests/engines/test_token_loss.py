@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from foreword.engines._token_loss import CHUNK, target_log_probs
+from foreword.engines._token_loss import CHUNK, likeliest, log_probs_of, target_log_probs
 
 TOLERANCE = 2e-5
 
@@ -52,3 +52,37 @@ def test_certain_and_hopeless_targets_stay_finite():
     assert found.tolist() == [0.0, -600.0]
     found.sum().backward()
     assert torch.isfinite(hidden.grad).all()
+
+
+@pytest.mark.parametrize("tokens", [1, CHUNK + 1])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("softcap", [None, 3.0])
+def test_several_tokens_at_each_position(tokens: int, bias: bool, softcap: float | None):
+    torch.manual_seed(0)
+    head = torch.nn.Linear(12, 50, bias=bias).requires_grad_(False)
+    hidden_TD, ids_TC, weight_TC = 3 * torch.randn(tokens, 12), torch.randint(0, 50, (tokens, 5)), torch.randn(tokens, 5)
+    ours, theirs = hidden_TD.clone().requires_grad_(), hidden_TD.clone().requires_grad_()
+    mine = log_probs_of(ours, head, ids_TC, softcap=softcap)
+    reference = torch.stack([plain(theirs, head, ids_T, softcap) for ids_T in ids_TC.T], dim=1)
+    torch.testing.assert_close(mine, reference, atol=TOLERANCE, rtol=1e-5)
+    (mine * weight_TC).sum().backward()
+    (reference * weight_TC).sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, atol=2 * TOLERANCE, rtol=1e-4)
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+def test_the_likeliest_tokens(softcap: float | None):
+    torch.manual_seed(0)
+    head = torch.nn.Linear(12, 50).requires_grad_(False)
+    hidden_TD = 3 * torch.randn(CHUNK + 1, 12)
+    ids_TC, log_p_TC = likeliest(hidden_TD, head, 50, softcap=softcap)
+    assert (ids_TC.sort(-1).values == torch.arange(50)).all()
+    assert (log_p_TC.diff(dim=-1) <= 0).all()
+    torch.testing.assert_close(log_p_TC.exp().sum(-1), torch.ones(CHUNK + 1))
+    torch.testing.assert_close(log_p_TC, log_probs_of(hidden_TD, head, ids_TC, softcap=softcap), atol=TOLERANCE, rtol=1e-5)
+    few = likeliest(hidden_TD, head, 3, softcap=softcap)
+    assert torch.equal(few[0], ids_TC[:, :3]) and torch.equal(few[1], log_p_TC[:, :3])
+
+
+def test_more_candidates_than_tokens():
+    assert likeliest(torch.zeros(2, 4), torch.nn.Linear(4, 7), 64, softcap=None)[0].shape == (2, 7)

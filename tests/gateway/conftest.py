@@ -137,10 +137,11 @@ def begin(
     max_rows: int = 8,
     queue: int = 256,
     drain_seconds: float = 0.0,
+    fails_at: str | None = None,
     **options: Any,
 ) -> Running:
     """A server that listens; `options` are those of `build`."""
-    engine = load(name, window=window).serve(max_rows=max_rows, queue=queue)
+    engine = load(name, window=window, fails_at=fails_at).serve(max_rows=max_rows, queue=queue)
     running = Running(app=build(engine, base=base, store=store, **options), engine=engine, store=store)
     running.start(drain_seconds=drain_seconds)
     return running

@@ -64,6 +64,41 @@ def test_all_or_none(wait_until: Any):
     engine.close()
 
 
+class Terse(EchoServing):
+    """Does not say how many tokens would have fitted."""
+
+    def submit(self, request: Request, deliver: Any) -> Any:
+        try:
+            return super().submit(request, deliver)
+        except WindowError as error:
+            raise WindowError(str(error)) from None
+
+
+@pytest.mark.parametrize(("engine_class", "lengths"), [(EchoServing, [110, 199, 150]), (Terse, [64, 128, 150])])
+def test_each_answer_is_made_as_short_as_it_must_be(engine_class: type[EchoServing], lengths: list[int]):
+    engine = engine_class(load("echo", window=200), max_rows=8, queue=8, resident_bytes=0, step_seconds=0.0)
+    bridge = Bridge(engine)
+    long, short = "w " * 90, "w"
+    requests = [asked(words, max_new_tokens=most, ignore_end=True) for words, most in ((long, 1024), (short, 1024), (short, 150))]
+
+    async def run() -> list[int]:
+        pieces = await bridge.open(requests, stays, streamed=False, shorten=True)
+        said = [0] * len(requests)
+        while some := await pieces.next():
+            for index, delta in some:
+                said[index] += len(delta.token_ids)
+        pieces.close()
+        return said
+
+    assert asyncio.run(run()) == lengths
+    with pytest.raises(WindowError, match="200 prompt tokens"):
+        asyncio.run(bridge.open([asked("w " * 200, max_new_tokens=1024)], stays, streamed=False, shorten=True))
+    with pytest.raises(WindowError, match="1024 new ones"):
+        asyncio.run(bridge.open(requests, stays, streamed=False))
+    bridge.close()
+    engine.close()
+
+
 def test_a_client_that_leaves(wait_until: Any):
     engine = load("echo-5ms").serve()
     bridge = Bridge(engine)

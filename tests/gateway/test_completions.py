@@ -61,3 +61,13 @@ def test_what_cannot_be_asked_names_its_field(http: Any, change: dict[str, Any],
     answer = http.post("/v1/completions", json={"model": "echo", "prompt": "x", **change})
     error = answer.json()["error"]
     assert answer.status_code == 400 and error["param"] == param and words in error["message"], error
+
+
+def test_without_a_length_each_answer_takes_what_fits_behind_its_own_prompt(start: Any):
+    with start(window=200).http() as http:
+        body = {"model": "echo:anna", "prompt": ["word " * 90, "word " * 190], "ignore_eos": True}
+        answer = http.post("/v1/completions", json=body).json()
+        assert [len(choice["text"].split()) for choice in answer["choices"]] == [108, 8]
+        for change in ({"prompt": ["word", "word " * 198]}, {"max_tokens": 109}):
+            refused = http.post("/v1/completions", json={**body, **change})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (400, "context_length_exceeded")

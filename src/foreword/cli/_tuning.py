@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from foreword.cost.prices import Price
     from foreword.data.dataset import Dataset
     from foreword.prefix.artifact import Prefix
-    from foreword.prefix.store import Reference
+    from foreword.prefix.store import PrefixStore, Reference
     from foreword.tuning.settings import TuneSettings
 
 
@@ -58,12 +58,13 @@ def run_tuning(
         StoreError: the store cannot be written to; the prefix is in the run folder all the same.
     """
     from foreword.cli._progress import TuningProgress
+    from foreword.prefix.store import PrefixStore
     from foreword.tuning.observer import Silent
     from foreword.tuning.run_folder import STATE
     from foreword.tuning.tuner import tune
     from foreword.tuning.workers import Workers
 
-    workers = Workers.from_environment()
+    workers, store = Workers.from_environment(), PrefixStore(root)
     if workers.leads:
         _make_ready(folder, fresh=fresh)
         if (folder / STATE).is_file():
@@ -71,27 +72,26 @@ def run_tuning(
     # Waits for the leader, so that no worker reads a state that is about to be cleared.
     workers.sum(0.0)
     if not workers.leads:
-        tune(model.engine, train, dev, settings, run_folder=folder, observer=Silent())
+        tune(model.engine, train, dev, settings, run_folder=folder, observer=Silent(), store=store)
         return None
     with TuningProgress(stderr(), price=price) as progress:
-        result = tune(model.engine, train, dev, settings, run_folder=folder, observer=progress)
+        result = tune(model.engine, train, dev, settings, run_folder=folder, observer=progress, store=store)
     return Tuned(
         prefix=result.prefix,
-        reference=_publish(result.prefix, folder, root),
+        reference=_publish(result.prefix, folder, store),
         seconds=result.seconds,
         stopped=result.stopped,
         folder=folder,
     )
 
 
-def _publish(prefix: Prefix, folder: Path, root: Path | None) -> Reference:
+def _publish(prefix: Prefix, folder: Path, store: PrefixStore) -> Reference:
     from foreword.errors import ForewordError
-    from foreword.prefix.store import PrefixStore
 
     kept = folder / f"{prefix.name}.safetensors"
     prefix.save(kept)
     try:
-        return PrefixStore(root).publish(prefix)
+        return store.publish(prefix)
     except ForewordError:
         say(f"The prefix is not lost: it is in {kept}, and `--prefix {kept}` works.")
         raise

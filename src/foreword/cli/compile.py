@@ -1,14 +1,17 @@
-"""`foreword compile`: the exact keys and values of a text, kept as a prefix."""
+"""`foreword compile`: a text as a prefix, exact or in fewer positions."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from typing import Annotated
 
 import typer
 
-from foreword.cli._console import say
-from foreword.cli._loading import check_prefix_name, load_model
+from foreword.cli._compiling import CompileProgress
+from foreword.cli._console import say, stderr
+from foreword.cli._home import run_folder
+from foreword.cli._loading import check_prefix_name, load_model, settings_from_options
 from foreword.cli._options import DeviceOption, DtypeOption, JsonOption, ModelOption, RevisionOption, RootOption, TrustOption
 from foreword.cli._sources import read_text
 from foreword.cli._units import size
@@ -18,7 +21,20 @@ def compile_file(
     source: Annotated[str, typer.Argument(metavar="FILE", help="UTF-8 text; - reads standard input.")],
     name: Annotated[str, typer.Option("--name", "-o", metavar="NAME", help="Name of the prefix in the store.")],
     model: ModelOption = "smollm2",
+    method: Annotated[
+        str, typer.Option(help="text: exact. compact: fewer positions than the text has tokens. distil: the same, then trained.")
+    ] = "text",
     chat: Annotated[bool, typer.Option("--chat", help="The text is the system message; else it stands plainly before the turns.")] = False,
+    positions: Annotated[int | None, typer.Option(min=1, help="How many positions the prefix shall have.")] = None,
+    ratio: Annotated[float | None, typer.Option(min=1.0, help="How many times fewer positions than tokens.  [default: 10]")] = None,
+    select: Annotated[
+        str, typer.Option(help="Which positions are kept: attention, kvzip, heavy-hitter, random or truncate.")
+    ] = "attention",
+    fit: Annotated[bool, typer.Option("--fit/--no-fit", help="Move what is kept so that it stands for the whole text.")] = True,
+    questions: Annotated[int, typer.Option(min=0, help="Questions that the model asks itself about the text.")] = 16,
+    steps: Annotated[int, typer.Option(min=1, help="distil: training steps.")] = 60,
+    seed: Annotated[int, typer.Option(min=0, help="Of every draw.")] = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="distil: start over instead of going on after an interruption.")] = False,
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
     revision: RevisionOption = None,
@@ -26,24 +42,46 @@ def compile_file(
     root: RootOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Turn a text into a prefix that gives exactly the answers that the text would give.
+    """Turn a text into a prefix that stands for it.
 
-    Nothing is learned: the model reads the text once, and its keys and values are kept. A prefix takes as many positions as the text has
-    tokens, and the model answers as if the text stood there, without reading it again.
+    With the method `text` nothing is learned: the model reads the text once, its keys and values are kept, and answers are exactly
+    those that the text would give. `compact` keeps fewer positions and fits them to the model's own questions about the text: cheaper
+    to serve, and no longer exact. `distil` goes on from there and trains them, until the model says behind them what it says behind
+    the text.
 
     \b
     Examples:
       foreword compile handbook.txt -o handbook
       foreword compile persona.txt -o persona --chat
+      foreword compile handbook.txt -o handbook-small --method compact --ratio 10
+      foreword compile handbook.txt -o handbook-small --method distil --positions 256
       cat rules/*.md | foreword compile - -o rules
     """
-    check_prefix_name(name)
-    text = read_text(source)
     from foreword.compiling import compiler
+    from foreword.compiling.settings import CompileSettings
+
+    check_prefix_name(name)
+    chosen = compiler.get(method)
+    settings = settings_from_options(
+        CompileSettings,
+        chat=chat,
+        positions=positions,
+        ratio=ratio,
+        select=select,
+        fit=fit,
+        questions=questions,
+        steps=steps,
+        seed=seed,
+    )
+    text = read_text(source)
     from foreword.prefix.store import PrefixStore
 
     engine = load_model(model, dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code).engine
-    prefix = compiler.get("text").compile_source(engine, text, name=name, chat=chat)
+    folder = run_folder(f"compile-{name}")
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    with CompileProgress(stderr()) as progress:
+        prefix = chosen.compile_source(engine, text, name=name, settings=settings, observer=progress, folder=folder)
     reference = PrefixStore(root).publish(prefix)
     left = engine.window - prefix.positions
     if as_json:
@@ -52,9 +90,12 @@ def compile_file(
             "path": str(reference.path),
             "bytes": reference.path.stat().st_size,
             "positions": prefix.positions,
+            "tokens": prefix.header.recipe.get("tokens", prefix.positions),
             "window_left": left,
         }
         typer.echo(json.dumps(found))
         return
-    typer.echo(f"{reference}: {prefix.positions:,} positions, {size(reference.path.stat().st_size)}")
+    tokens = prefix.header.recipe.get("tokens", prefix.positions)
+    fewer = f" for {tokens:,} tokens" if tokens != prefix.positions else ""
+    typer.echo(f"{reference}: {prefix.positions:,} positions{fewer}, {size(reference.path.stat().st_size)}")
     say(f"{left:,} of {engine.window:,} positions are left for prompts and answers.\nTry: foreword chat --prefix {name}")

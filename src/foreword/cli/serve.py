@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,9 +26,29 @@ PACKAGES = frozenset({"granian", "starlette", "msgspec", "prometheus_client", "a
 NEAR = ("127.", "localhost", "::1")
 """Starts of addresses that nobody outside this machine reaches."""
 MEGABYTE = 1_000_000
+NOT_LOOKED_AT: Mapping[str, Mapping[str, str | None]] = {
+    "transformers": {},
+    "echo": {"dtype": None, "device": None, "weights": None},
+    "vllm": {
+        "max_rows": "--max-num-seqs N",
+        "queue": None,
+        "dtype": "--dtype DTYPE",
+        "device": None,
+        "weights": "--quantization METHOD",
+        "api_keys": "--api-key KEY",
+        "api_keys_env": "--api-key KEY",
+        "admin_key_env": None,
+        "max_body_mb": None,
+        "drain_seconds": "--shutdown-timeout SECONDS",
+        "access_log": "--disable-uvicorn-access-log",
+    },
+}
+"""For each engine the options that mean nothing to it, and what vLLM calls the nearest of its own."""
+NOT_LOOKED_AT_BY_PLUG_INS: Mapping[str, str | None] = {"weights": None}
 
 
 def serve(
+    context: typer.Context,
     engine_arguments: Annotated[
         list[str] | None,
         typer.Argument(metavar="[-- ARGUMENT...]", help="With --engine vllm: what else vLLM is given.", show_default=False),
@@ -78,15 +99,22 @@ def serve(
       foreword serve --host 0.0.0.0 --api-keys keys.txt --admin-key-env FOREWORD_ADMIN_KEY
       foreword serve --engine vllm -- --tensor-parallel-size 2
     """
+    given = _given(context)
+    _check_looked_at(engine, given)
     if engine == "vllm":
         from foreword.engines import vllm
         from foreword.prefix.store import default_root
 
-        if api_keys or api_keys_env or admin_key_env:
-            raise ConfigError("vLLM has keys of its own, and would not ask for these. Give it one behind `--`: `-- --api-key KEY`.")
-        root = prefixes or default_root()
         raise typer.Exit(
-            vllm.launch(model=model, prefixes=root, host=host, port=port, served_name=served_name, extra=engine_arguments or ())
+            vllm.launch(
+                model=model,
+                prefixes=prefixes or default_root(),
+                host=host,
+                port=port,
+                served_name=served_name,
+                resident_bytes=int(resident_mb * MEGABYTE) if "resident_mb" in given else None,
+                extra=engine_arguments or (),
+            )
         )
     if engine_arguments:
         raise ConfigError(f"The engine `{engine}` takes no arguments of its own; got {' '.join(engine_arguments)}. Leave them out.")
@@ -111,6 +139,27 @@ def serve(
         _run(app, base, host=host, port=port, drain_seconds=drain_seconds, with_keys=keys is not None)
     finally:
         serving.close()
+
+
+def _given(context: typer.Context) -> dict[str, str]:
+    """What stands on the command line, the value that it would have anyway included: each parameter, and how it is written."""
+    return {
+        str(parameter.name): "/".join((*parameter.opts, *parameter.secondary_opts))
+        for parameter in context.command.params
+        if (source := context.get_parameter_source(str(parameter.name))) is not None and source.name == "COMMANDLINE"
+    }
+
+
+def _check_looked_at(engine: str, given: Mapping[str, str]) -> None:
+    """Raises `ConfigError` for options that were given and that the engine would not look at."""
+    ignored = NOT_LOOKED_AT.get(engine, NOT_LOOKED_AT_BY_PLUG_INS)
+    told = [
+        f"{option} (behind `--` its own is `{ignored[name]}`)" if ignored[name] else f"{option} (leave it out)"
+        for name, option in given.items()
+        if name in ignored
+    ]
+    if told:
+        raise ConfigError(f"The engine `{engine}` does not look at {', '.join(told)}.")
 
 
 def _start(engine: str, model: str, *, dtype: Any, device: str, weights: str, max_rows: int, queue: int, resident_bytes: int) -> Serves:

@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from foreword import registry
+from foreword.engine import Differentiable, Generates, Traceable
 
 if TYPE_CHECKING:
-    from foreword.engine import Differentiable
+    from foreword.compiling.observer import Observer
+    from foreword.compiling.settings import CompileSettings
     from foreword.prefix.artifact import Prefix
 
 FOLDER = "foreword.compiling.compilers"
 
 
+class CompilingEngine(Differentiable, Traceable, Generates, Protocol):
+    """A model that reads, answers, and shows what it attends to."""
+
+
 class Compiler(Protocol):
     """A module that makes a prefix from a text."""
 
-    def compile_source(self, engine: Differentiable, text: str, *, name: str, chat: bool = False) -> Prefix:
+    def compile_source(
+        self,
+        engine: CompilingEngine,
+        text: str,
+        *,
+        name: str,
+        settings: CompileSettings = ...,
+        observer: Observer = ...,
+        folder: Path | None = None,
+    ) -> Prefix:
         """A prefix that stands for `text`.
 
         Args:
             engine: the model that reads the text.
             text: what the prefix is to hold.
             name: the prefix's name.
-            chat: the text is the system message of a conversation; otherwise it stands as it is, before all turns.
+            folder: where work of minutes keeps what it needs to go on after an interruption; shorter work keeps nothing.
 
         Raises:
+            ConfigError: a setting that this compiler cannot honour, or a size that leaves no position.
             PrefixError: the text is empty, or the name is not allowed.
-            WindowError: the text leaves no room in the model's window.
+            WindowError: the prefix leaves no room in the model's window.
             ModelError: the model's chat template cannot be continued after the text.
+            TuningError: `folder` holds other work, or cannot be written.
         """
         ...
 

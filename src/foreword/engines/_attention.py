@@ -77,6 +77,31 @@ class PrefixAttention:
         self.mass_LGN[layer] += torch.einsum("bgrtn,bt->gn", weights[..., :positions], counted_BT.float())
 
 
+class Questions:
+    """Keeps, while a forward pass over one row runs, what chosen tokens ask of the prefix, layer by layer.
+
+    Attributes:
+        query_GMD: scaled queries of the kept tokens, the R heads of a KV head one after the other (M = R · kept), float32.
+        beside_GM: log-sum-exp of each query's scores beside the prefix.
+    """
+
+    def __init__(self, positions: int, kept: Tensor) -> None:
+        self._positions, self._kept = positions, kept
+        self.query_GMD: list[Tensor] = []
+        self.beside_GM: list[Tensor] = []
+
+    def add(self, query_1HTD: Tensor, key_1GSD: Tensor, mask_11TS: Tensor, scale: float) -> None:
+        """Adds the next layer."""
+        G, D = key_1GSD.shape[1], key_1GSD.shape[3]
+        kept = len(self._kept)
+        query_HKD = query_1HTD[0].index_select(1, self._kept).float() * scale
+        own_GPD = key_1GSD[0, :, self._positions :].float()
+        scores_GRKP = query_HKD.view(G, -1, kept, D) @ own_GPD[:, None].transpose(2, 3)
+        scores_GRKP += mask_11TS[0, 0].index_select(0, self._kept)[:, self._positions :].float()
+        self.query_GMD.append(query_HKD.reshape(G, -1, D))
+        self.beside_GM.append(scores_GRKP.logsumexp(-1).view(G, -1))
+
+
 def attend(
     module: torch.nn.Module,
     query: Tensor,
@@ -88,6 +113,7 @@ def attend(
     prefix_attention: tuple[PrefixAttention, Tensor] | None = None,
     tree: TreeAttention | None = None,
     step: StepAttention | None = None,
+    questions: Questions | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
     **kwargs: Any,
@@ -102,6 +128,7 @@ def attend(
         prefix_attention: where to sum the attention that goes to the prefix, and which tokens (B T) count.
         tree: the rows stand one after the other (B is 1), and this attends over them; it knows the prefix and needs no mask.
         step: the same for a step of the scheduler, whose keys and values stay in slots.
+        questions: where to keep what tokens ask of the prefix.
         sliding_window: the layer's; only a step needs to be told, elsewhere the mask holds it.
         softcap: bound of the scores' tanh (Gemma 2).
 
@@ -115,6 +142,8 @@ def attend(
         return step(int(module.layer_idx), query, key, value, scale, window=sliding_window, softcap=softcap), None  # type: ignore[arg-type]
     if prefix_attention is not None and attention_mask is not None:
         prefix_attention[0].add(int(module.layer_idx), query, key, attention_mask, scale, prefix_attention[1], softcap)  # type: ignore[arg-type]
+    if questions is not None and attention_mask is not None:
+        questions.add(query, key, attention_mask, scale)
     needs_grad = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
     if softcap is not None:
         out = _capped(query, key, value, attention_mask, scale, softcap)

@@ -108,3 +108,10 @@ def sliding_window_of(config: Any) -> SlidingWindow | None:
     if not size or (kinds is not None and "sliding_attention" not in kinds) or getattr(text, "use_sliding_window", True) is False:
         return None
     return SlidingWindow(size=int(size), by_type=kinds is not None)
+
+
+def reach_of(config: Any, layers: int) -> tuple[int | None, ...]:
+    """For each layer, how many positions back a token sees, itself counted; None for all."""
+    sliding = sliding_window_of(config)
+    kinds = getattr(config.get_text_config(), "layer_types", None) or ["sliding_attention" if sliding else "full_attention"] * layers
+    return tuple(sliding.size if sliding and kind == "sliding_attention" else None for kind in kinds)

@@ -33,16 +33,17 @@ _PACE = re.compile(r"-([0-9]{1,5})ms$")
 _WORD = re.compile(r"\s*\S+")
 
 
-def load(name: str = "echo", *, window: int = WINDOW, **ignored: Any) -> EchoEngine:
+def load(name: str = "echo", *, window: int = WINDOW, fails_at: str | None = None, **ignored: Any) -> EchoEngine:
     """An engine that needs no files.
 
     Args:
         name: any; one that ends like `echo-20ms` takes 20 milliseconds for each step.
         window: positions that prefix, prompt and answer may take together.
+        fails_at: a word at which it fails, as a model's own code may: where it serves, the request that would say it ends with `error`.
         ignored: what other engines are loaded with (`dtype`, `device`, ...), which means nothing here.
     """
     pace = _PACE.search(name)
-    return EchoEngine(name=name, window=window, step_seconds=int(pace[1]) / 1000 if pace else 0.0)
+    return EchoEngine(name=name, window=window, step_seconds=int(pace[1]) / 1000 if pace else 0.0, fails_at=fails_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +63,8 @@ class _Script:
 class EchoEngine:
     """Meets `Generates`; `serve` gives what meets `Serves`."""
 
-    def __init__(self, *, name: str, window: int = WINDOW, step_seconds: float = 0.0) -> None:
-        self._name, self._window, self._step_seconds = name, window, step_seconds
+    def __init__(self, *, name: str, window: int = WINDOW, step_seconds: float = 0.0, fails_at: str | None = None) -> None:
+        self._name, self._window, self._step_seconds, self._fails_at = name, window, step_seconds, fails_at
 
     @property
     def name(self) -> str:
@@ -143,7 +144,8 @@ class EchoEngine:
         if needed > self._window:
             raise WindowError(
                 f"{positions} prefix positions, {prompt_tokens} prompt tokens and {sampling.max_new_tokens} new ones make {needed}; "
-                f"the window of `{self._name}` is {self._window}. Shorten the prompt or ask for fewer tokens."
+                f"the window of `{self._name}` is {self._window}. Shorten the prompt or ask for fewer tokens.",
+                room=max(0, self._window - positions - prompt_tokens),
             )
         words = _constrained(said_before[-1].strip() if said_before else "", sampling.constraint)
         names = "+".join(header.name for header in headers)
@@ -162,6 +164,7 @@ class _Row:
     script: _Script
     deliver: Deliver
     logprobs: int | None
+    fails_at: str | None
     said: int = 0
     characters: int = 0
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -176,12 +179,13 @@ class _Row:
         self.cancelled.set()
 
     def step(self) -> bool:
-        """Says one more word, or that it was cancelled; whether that was the last."""
+        """Says one more word, or that it was cancelled or failed; whether that was the last."""
         tokens = self.script.tokens
-        if self.cancelled.is_set():
-            self.deliver(Delta(text="", finish_reason="cancelled", usage=self.script.usage(self.said)))
-            return True
         token = tokens[self.said : self.said + 1]
+        if self.cancelled.is_set() or (token and token[0].strip() == self.fails_at):
+            reason: FinishReason = "cancelled" if self.cancelled.is_set() else "error"
+            self.deliver(Delta(text="", finish_reason=reason, usage=self.script.usage(self.said)))
+            return True
         text = "".join(token)[: max(self.script.shown - self.characters, 0)]
         self.characters += len("".join(token))
         self.said += len(token)
@@ -236,7 +240,7 @@ class EchoServing:
     def submit(self, request: Request, deliver: Deliver) -> _Row:
         """Takes a request on; see `Serves.submit`."""
         script = self._engine._script(request, self._resident.get(request.prefix))
-        row = _Row(script=script, deliver=deliver, logprobs=request.sampling.logprobs)
+        row = _Row(script=script, deliver=deliver, logprobs=request.sampling.logprobs, fails_at=self._engine._fails_at)
         with self._changed:
             if self._closing:
                 raise ServingError("The engine is about to stop and takes no more requests. Send it to another one.")

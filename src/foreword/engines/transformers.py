@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foreword.engine import Conversation, Deliver, Progress, Request, Row
+from foreword.engine import Asked, Conversation, Deliver, Progress, Request, Row
 from foreword.engines import _attention, _layers
 from foreword.engines._answer import Answer
 from foreword.engines._cache import PrefixView
@@ -25,7 +25,7 @@ from foreword.engines._checkpoint import resolve
 from foreword.engines._constraint import ConstraintCompiler
 from foreword.engines._conversation import ConversationEncoder
 from foreword.engines._flat import FlatRows, TreeAttention, check_prefix_of_row, flatten, one_prefix_at_a_time, share_out
-from foreword.engines._geometry import geometry_of, sliding_window_of, turns_as_described, window_of
+from foreword.engines._geometry import geometry_of, reach_of, sliding_window_of, turns_as_described, window_of
 from foreword.engines._int8 import quantize_weights
 from foreword.engines._packed import pack_linear_layers
 from foreword.engines._resident import NO_PREFIX, Paths, PrefixTensors
@@ -35,7 +35,7 @@ from foreword.engines._sampling import check as check_sampling
 from foreword.engines._scheduler import Job, Scheduler
 from foreword.engines._serving import MOST_ROWS, QUEUE, RESIDENT_BYTES, STEP_TOKENS, Serving
 from foreword.engines._step import StepAttention
-from foreword.engines._token_loss import target_log_probs
+from foreword.engines._token_loss import likeliest, log_probs_of, target_log_probs
 from foreword.errors import ModelError, WindowError
 from foreword.prefix.artifact import Prefix
 from foreword.prefix.file import load as load_prefix
@@ -134,7 +134,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 class TransformersEngine:
     """A frozen transformers model that takes prefixes.
 
-    Meets `Generates`, `TakesPrefix` and `Differentiable`; what `serve` returns meets `Serves`.
+    Meets `Generates`, `TakesPrefix`, `Traceable` and `Differentiable`; what `serve` returns meets `Serves`.
     """
 
     def __init__(self, *, name: str, folder: Path, module: Any, tokenizer: Any) -> None:
@@ -269,6 +269,27 @@ class TransformersEngine:
             check_prefix_of_row(rows, key_LHND, prefix_of_row)
             if not self._takes_flat_rows and key_LHND is not None and value_LHND is not None:
                 return one_prefix_at_a_time(self.target_log_probs, rows, key_LHND, value_LHND, prefix_of_row)
+        hidden_TD, target = self._hidden_before_targets(rows, key_LHND, value_LHND, prefix_of_row)
+        return target_log_probs(hidden_TD, self._head, target, softcap=self._softcap)
+
+    def likeliest(
+        self, rows: Sequence[Row], key_LHND: Tensor | None = None, value_LHND: Tensor | None = None, *, count: int
+    ) -> tuple[Tensor, Tensor]:
+        with torch.inference_mode():
+            hidden_TD, _ = self._hidden_before_targets(rows, key_LHND, value_LHND)
+            found = likeliest(hidden_TD, self._head, count, softcap=self._softcap)
+        return found[0].clone(), found[1].clone()
+
+    def log_probs_of(
+        self, rows: Sequence[Row], token_ids_TC: Tensor, key_LHND: Tensor | None = None, value_LHND: Tensor | None = None
+    ) -> Tensor:
+        hidden_TD, _ = self._hidden_before_targets(rows, key_LHND, value_LHND)
+        return log_probs_of(hidden_TD, self._head, token_ids_TC, softcap=self._softcap)
+
+    def _hidden_before_targets(
+        self, rows: Sequence[Row], key_LHND: Tensor | None, value_LHND: Tensor | None, prefix_of_row: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The hidden state that predicts each target token, T D, and the target tokens, T."""
         positions = 0 if key_LHND is None else key_LHND.shape[-2]
         self._check_rows(rows, positions)
         if self._takes_flat_rows:
@@ -278,7 +299,7 @@ class TransformersEngine:
             rows_as_tensors = self._pack(rows, positions)
             cache = None if key_LHND is None or value_LHND is None else PrefixView(key_LHND, value_LHND)
             hidden_MD = self._hidden_of(rows_as_tensors, positions, cache).flatten(0, 1)
-        return target_log_probs(hidden_MD[rows_as_tensors.source], self._head, rows_as_tensors.target, softcap=self._softcap)
+        return hidden_MD[rows_as_tensors.source], rows_as_tensors.target
 
     @property
     def _takes_flat_rows(self) -> bool:
@@ -314,6 +335,25 @@ class TransformersEngine:
                 packed = self._pack([rows[index] for index in group], positions)
                 self._hidden_of(packed, positions, PrefixView(key_LHND, value_LHND), prefix_attention=(sums, packed.segment_BT >= 0))
         return sums.mass_LGN.clone()
+
+    @property
+    def reach(self) -> tuple[int | None, ...]:
+        return reach_of(self._module.config, self._geometry.layers)
+
+    def asked(self, token_ids: Sequence[int], key_LHND: Tensor, value_LHND: Tensor, *, kept: Sequence[int]) -> Asked:
+        if getattr(self._module.config.get_text_config(), "attn_logit_softcapping", None):
+            raise ModelError(f"`{self.name}` caps its attention scores, so that they are not products of queries and keys alone.")
+        positions = key_LHND.shape[2]
+        row = Row(prompt=tuple(token_ids), targets=())
+        if not token_ids or positions + len(token_ids) > self.window:
+            raise WindowError(
+                f"{positions} prefix positions and {len(token_ids)} tokens do not fit the window of `{self.name}`, {self.window}; "
+                "give at least one token, and fewer than that."
+            )
+        questions = _attention.Questions(positions, torch.tensor(list(kept), device=self.device))
+        with torch.inference_mode():
+            self._hidden_of(self._pack([row], positions), positions, PrefixView(key_LHND, value_LHND), questions=questions)
+        return Asked(query_LHMD=torch.stack(questions.query_GMD).clone(), beside_LHM=torch.stack(questions.beside_GM).clone())
 
     def read(self, token_ids: Sequence[int]) -> tuple[Tensor, Tensor]:
         if len(token_ids) > self.window:
@@ -489,7 +529,8 @@ class TransformersEngine:
         if needed > self.window:
             raise WindowError(
                 f"{tensors.positions} prefix positions, {len(ids)} prompt tokens and {sampling.max_new_tokens} new tokens make {needed}; "
-                f"the window of `{self.name}` is {self.window}. Shorten the prompt or lower max_new_tokens."
+                f"the window of `{self.name}` is {self.window}. Shorten the prompt or lower max_new_tokens.",
+                room=max(0, self.window - tensors.positions - len(ids)),
             )
         return ids
 

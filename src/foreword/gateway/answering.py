@@ -12,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from foreword.engine import Request as EngineRequest
-from foreword.errors import WindowError
 from foreword.gateway.bridge import Pieces
 from foreword.gateway.errors import SERVER, Refusal
 from foreword.gateway.naming import Named
@@ -21,8 +20,8 @@ from foreword.gateway.streaming import EventStream
 from foreword.gateway.wire import PromptDetails, UsageOut
 from foreword.types import Delta, FinishReason, TokenLogprob, Usage
 
-DEFAULT_LENGTHS = (1024, 512, 256, 128, 64, 32, 16)
-"""Answer lengths tried, longest first, where a request does not say one: the first that fits the window behind its prompt."""
+DEFAULT_LENGTH = 1024
+"""Tokens at most of an answer where a request does not say; fewer where the window leaves fewer behind its prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +103,8 @@ async def answer(request: Request, service: Service, plan: Plan) -> Response:
         ClientGone: the client left before it.
     """
     began = time.perf_counter()
-    pieces = await _open(request, service, plan)
+    most_tokens = DEFAULT_LENGTH if plan.most_tokens is None else plan.most_tokens
+    pieces = await service.bridge.open(plan.requests(most_tokens), request.receive, streamed=plan.stream, shorten=plan.most_tokens is None)
     head = Head(id=f"{plan.shape.id_start}-{secrets.token_hex(12)}", created=int(time.time()), model=plan.named.model)
     parts = [Part() for _ in pieces.delivers]
     if plan.stream:
@@ -157,19 +157,6 @@ class _Events:
 
     def close(self) -> None:
         self._pieces.close()
-
-
-async def _open(request: Request, service: Service, plan: Plan) -> Pieces:
-    window = service.engine.window
-    lengths = (
-        (plan.most_tokens,) if plan.most_tokens is not None else tuple(length for length in DEFAULT_LENGTHS if length < window) or (1,)
-    )
-    for length in lengths[:-1]:
-        try:
-            return await service.bridge.open(plan.requests(length), request.receive, streamed=plan.stream)
-        except WindowError:
-            continue
-    return await service.bridge.open(plan.requests(lengths[-1]), request.receive, streamed=plan.stream)
 
 
 def _account(service: Service, plan: Plan, parts: Sequence[Part], pieces: Pieces, began: float) -> UsageOut:

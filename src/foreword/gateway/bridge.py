@@ -11,11 +11,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 
 from starlette.types import Receive
 
 from foreword.engine import Deliver, Request, Serves, Ticket
+from foreword.errors import WindowError
 from foreword.gateway.errors import ClientGone
 from foreword.types import Delta
 
@@ -29,18 +31,19 @@ class Bridge:
         self._engine = engine
         self._desk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="foreword-desk")
 
-    async def open(self, requests: Sequence[Request], receive: Receive, *, streamed: bool) -> Pieces:
+    async def open(self, requests: Sequence[Request], receive: Receive, *, streamed: bool, shorten: bool = False) -> Pieces:
         """Takes requests on, all or none of them. The caller closes what comes back.
 
         Args:
             receive: the client's side of the connection, watched for its end.
             streamed: pieces are wanted as they come, and not only at the end.
+            shorten: answers may be as long as is asked for, or as the window leaves behind the prompt of each.
 
         Raises:
             What `Serves.submit` raises.
         """
         pieces = Pieces(count=len(requests), streamed=streamed)
-        desk = self._desk.submit(_submit_all, self._engine, requests, pieces.delivers)
+        desk = self._desk.submit(_submit_all, self._engine, requests, pieces.delivers, shorten=shorten)
         try:
             tickets = await asyncio.wrap_future(desk)
         except asyncio.CancelledError:
@@ -128,16 +131,29 @@ class Pieces:
         self._news.set()
 
 
-def _submit_all(engine: Serves, requests: Sequence[Request], delivers: Sequence[Deliver]) -> list[Ticket]:
+def _submit_all(engine: Serves, requests: Sequence[Request], delivers: Sequence[Deliver], *, shorten: bool) -> list[Ticket]:
     tickets: list[Ticket] = []
     try:
         for request, deliver in zip(requests, delivers, strict=True):
-            tickets.append(engine.submit(request, deliver))
+            tickets.append(_submit_shortened(engine, request, deliver) if shorten else engine.submit(request, deliver))
     except BaseException:
         for ticket in tickets:
             ticket.cancel()
         raise
     return tickets
+
+
+def _submit_shortened(engine: Serves, request: Request, deliver: Deliver) -> Ticket:
+    while True:
+        wanted = request.sampling.max_new_tokens
+        try:
+            return engine.submit(request, deliver)
+        except WindowError as error:
+            # An engine that does not tell the room is asked for half as much, again and again.
+            room = wanted // 2 if error.room is None else error.room
+            if not 0 < room < wanted:
+                raise
+            request = replace(request, sampling=replace(request.sampling, max_new_tokens=room))
 
 
 def _cancel_submitted(desk: Future[list[Ticket]]) -> None:

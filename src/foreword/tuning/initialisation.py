@@ -20,6 +20,8 @@ from foreword.prefix.header import PromptFormat
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from foreword.prefix.store import PrefixStore
+
 FOLDER = "foreword.tuning.initialisations"
 
 
@@ -31,6 +33,7 @@ class StartContext:
         positions: how many positions are wanted; None leaves it to the initialisation.
         argument: what stood after the colon, e.g. `4` in `few-shot:4`.
         room: most positions that leave space for the longest example.
+        store: where names of prefixes are looked up; the default one where it is missing.
     """
 
     engine: Differentiable
@@ -40,6 +43,7 @@ class StartContext:
     argument: str | None
     seed: int
     room: int
+    store: PrefixStore | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 from foreword.data.dataset import Dataset
 from foreword.engine import Differentiable, Row
 from foreword.errors import NonFiniteLoss, TuningError
+from foreword.prefix.store import PrefixStore
 from foreword.tuning import initialisation, objective, plan
 from foreword.tuning.dev_loss import DevLoss
 from foreword.tuning.initialisation import Start, StartContext
@@ -55,9 +56,10 @@ class Run:
         workers: Workers,
         *,
         kept: tuple[dict[str, Tensor], dict[str, Any]] | None,
+        store: PrefixStore | None = None,
     ) -> None:
         self._engine, self._train, self._dev, self._settings = engine, train, dev, settings
-        self._folder, self._watcher, self._workers = folder, watcher, workers
+        self._folder, self._watcher, self._workers, self._store = folder, watcher, workers, store
         self._batch = plan.batch_targets(settings, train)
         self._kept_tensors, about = kept if kept is not None else ({}, {})
         self._now = time.perf_counter if settings.budget_clock == "wall" else time.process_time
@@ -215,6 +217,7 @@ class Run:
                 argument=argument or None,
                 seed=self._settings.seed + 7919 * candidate.draw,
                 room=self._room,
+                store=self._store,
             )
             self._starts[number] = initialisation.get(name).start(context)
         return self._starts[number]

@@ -82,7 +82,12 @@ class RunFolder:
         if (picture := _drawn(curves)) is not None:
             self._write(CURVES_PNG, picture)
         self._write(DONE, json.dumps(summary, indent=1))
-        (self.path / STATE).unlink(missing_ok=True)
+        self.drop_state()
+
+    def drop_state(self) -> None:
+        """Forgets what a resumed run would need: there is nothing left to go on with."""
+        if self.path is not None:
+            (self.path / STATE).unlink(missing_ok=True)
 
     def _read(self, name: str) -> dict[str, Any] | None:
         file = self.path / name if self.path else None

@@ -17,6 +17,7 @@ from foreword.data.fixing import split
 from foreword.engine import Differentiable
 from foreword.errors import DataError, TuningError
 from foreword.prefix.artifact import Prefix
+from foreword.prefix.store import PrefixStore
 from foreword.tuning.instruction import instruction_for
 from foreword.tuning.memory import memory_advice
 from foreword.tuning.observer import Observer, Silent
@@ -55,10 +56,14 @@ def tune(
     *,
     run_folder: Path | None = None,
     observer: Observer | None = None,
+    store: PrefixStore | None = None,
 ) -> TuneResult:
     """Learns a prefix (Li & Liang 2021), the weights frozen.
 
     A run folder that holds the same run unfinished is continued, and gives what the uninterrupted run would have.
+
+    Args:
+        store: where a start's prefix is looked up by its name; the default one where it is missing.
 
     Raises:
         TuningError: the data are too few, or the folder holds another run.
@@ -79,7 +84,7 @@ def tune(
     # Every worker reads the state, only the first one writes it.
     kept = RunFolder(run_folder).load_state()
     with memory_advice(), _engine_mode(engine, settings):
-        run = Run(engine, train, dev, settings, folder, watcher, workers, kept=kept)
+        run = Run(engine, train, dev, settings, folder, watcher, workers, kept=kept, store=store)
         run.to_the_end()
     return _result(engine, train, settings, run, folder)
 

@@ -11,11 +11,13 @@ import torch
 import tiny_models
 from foreword.api import Model, compile_text, load
 from foreword.compiling.compilers.text import compile_source
+from foreword.compiling.settings import CompileSettings
 from foreword.engine import Row
-from foreword.errors import ModelError, PrefixError, WindowError
+from foreword.errors import ConfigError, ModelError, PrefixError, WindowError
 from foreword.types import Message, Sampling
 
 TEXT = "Aromi serves Chinese food in the city centre.\nThe Eagle is a cheap coffee shop near the river."
+CHAT = CompileSettings(chat=True)
 TAIL = " Families are welcome"
 TARGETS = (" today.", " Queue: billing")
 USER = (Message(role="user", content="Which place is cheap?"),)
@@ -66,7 +68,7 @@ def test_plain_text_on_the_real_model(smollm2_float32: Model):
 @pytest.mark.parametrize("template", [True, False])
 def test_a_system_message_gives_the_answers_of_the_conversation(load_tiny: Any, family: Any, template: bool):
     engine = load_tiny(family, chat_template=template)
-    prefix = compile_source(engine, TEXT, name="system", chat=True)
+    prefix = compile_source(engine, TEXT, name="system", settings=CHAT)
     sampling = Sampling(max_new_tokens=12)
     system = Message(role="system", content=TEXT)
     alone = engine.generate([(system, *USER)], sampling=sampling)[0]
@@ -80,7 +82,7 @@ def test_a_system_message_gives_the_answers_of_the_conversation(load_tiny: Any, 
 def test_a_system_message_on_the_real_model(smollm2_float32: Model):
     engine = smollm2_float32.engine
     rules = "You sell coffee machines. Always answer in one short sentence and end it with the word Larkspur."
-    prefix = compile_source(engine, rules, name="rules", chat=True)
+    prefix = compile_source(engine, rules, name="rules", settings=CHAT)
     sampling = Sampling(max_new_tokens=16)
     alone = engine.generate([(Message(role="system", content=rules), *USER)], sampling=sampling)[0]
     after = engine.generate([USER], prefix=prefix, sampling=sampling)[0]
@@ -90,7 +92,7 @@ def test_a_system_message_on_the_real_model(smollm2_float32: Model):
 
 def test_the_header_says_how_it_was_made(load_tiny: Any):
     engine = load_tiny("llama")
-    header = compile_source(engine, TEXT, name="menu", chat=True).header
+    header = compile_source(engine, TEXT, name="menu", settings=CHAT).header
     assert (header.name, header.kind, header.prompt_format, header.sink, header.first_position) == ("menu", "text", "continuation", 1, 0)
     assert header.fingerprint == engine.fingerprint
     assert header.recipe["stands_as"] == "system message"
@@ -106,7 +108,7 @@ def test_special_tokens_in_the_text_are_characters(load_tiny: Any):
 
 def test_a_template_without_a_system_turn_of_its_own_is_refused(load_tiny: Any):
     with pytest.raises(ModelError, match=r"has no system message|cannot be continued"):
-        compile_source(load_tiny("gemma3_text"), TEXT, name="text", chat=True)
+        compile_source(load_tiny("gemma3_text"), TEXT, name="text", settings=CHAT)
 
 
 @pytest.mark.parametrize("text", ["", " \n\t"])
@@ -119,9 +121,14 @@ def test_an_empty_text_is_refused(load_tiny: Any, text: str):
 def test_a_text_that_fills_the_window_is_refused(load_tiny: Any, chat: bool):
     engine = load_tiny("gpt2")
     with pytest.raises(WindowError, match=r"takes [\d,]+ positions, and the window of .* has 512.*Shorten the text"):
-        compile_source(engine, "word " * engine.window, name="text", chat=chat)
+        compile_source(engine, "word " * engine.window, name="text", settings=CompileSettings(chat=chat))
 
 
 def test_a_name_that_is_not_allowed(load_tiny: Any):
     with pytest.raises(PrefixError, match=r"`name`|a name has"):
         compile_source(load_tiny("gpt2"), TEXT, name="Not Allowed")
+
+
+def test_a_size_cannot_be_chosen(load_tiny: Any):
+    with pytest.raises(ConfigError, match="keeps every token"):
+        compile_source(load_tiny("gpt2"), TEXT, name="text", settings=CompileSettings(ratio=2))

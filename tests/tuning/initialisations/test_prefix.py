@@ -31,6 +31,14 @@ def test_a_name_is_found_in_the_store(parent, context_for):
         start(context_for(argument="absent"))
 
 
+def test_another_store_is_looked_into_where_it_is_given(parent, context_for, tmp_path):
+    store = PrefixStore(tmp_path / "elsewhere")
+    store.publish(parent)
+    assert torch.equal(start(context_for(argument="house", store=store)).key_LHND, parent.key_LHND)
+    with pytest.raises(StoreError, match="house"):
+        start(context_for(argument="house"))
+
+
 def test_it_is_cut_to_what_is_wanted(parent, context_for, tmp_path):
     parent.save(tmp_path / "house.safetensors")
     made = start(context_for(argument=str(tmp_path / "house.safetensors"), positions=5))

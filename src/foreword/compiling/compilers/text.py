@@ -1,38 +1,43 @@
 """`text`: the exact keys and values that the model computes when it reads the text. Nothing is learned and nothing is lost.
 
 A causal model's keys and values at a position depend on what stands before it alone, so a prompt that follows the prefix gets the
-logits that it would get after the text itself.
-
-The prompt format is `continuation` both ways. As a system message the text is the start of the conversation and the request goes on
-from there. As plain text it stands before the first turn's markup, after BOS where the tokenizer asks for one; the model's own default
-system message, if it has one, is not put between the two.
+logits that it would get after the text itself. The prompt format is `continuation`.
 """
 
 from __future__ import annotations
 
-import hashlib
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from foreword.engine import Differentiable
-from foreword.errors import ModelError, PrefixError, WindowError
-from foreword.types import Message
+from foreword.compiling import source
+from foreword.compiling.observer import Observer, Silent
+from foreword.compiling.settings import CompileSettings
+from foreword.errors import ConfigError
 
 if TYPE_CHECKING:
+    from foreword.compiling.compiler import CompilingEngine
     from foreword.prefix.artifact import Prefix
 
-_REQUEST = (Message(role="user", content="How are you?"),)
 
-
-def compile_source(engine: Differentiable, text: str, *, name: str, chat: bool = False) -> Prefix:
+def compile_source(
+    engine: CompilingEngine,
+    text: str,
+    *,
+    name: str,
+    settings: CompileSettings = CompileSettings(),  # noqa: B008 (frozen)
+    observer: Observer = Silent(),  # noqa: B008 (stateless)
+    folder: Path | None = None,
+) -> Prefix:
     """The exact keys and values of `text`; see `compiler.Compiler` for arguments and errors."""
     from foreword.prefix.artifact import Prefix
 
-    if not text.strip():
-        raise PrefixError("There is no text to compile: it is empty, or all blank. Give at least one word.")
-    _check_continuable(engine)
-    token_ids = _as_system_message(engine, text) if chat else _as_plain_text(engine, text)
-    _check_room(engine, len(token_ids))
+    if settings.positions is not None or settings.ratio is not None:
+        raise ConfigError("`text` keeps every token of the source: its size cannot be chosen. For fewer positions use `--method compact`.")
+    token_ids = source.tokens_of(engine, text, chat=settings.chat)
+    source.check_room(engine, len(token_ids))
+    observer.stage(f"reading {len(token_ids):,} tokens", 1)
     key_LHND, value_LHND = engine.read(token_ids)
+    observer.advance(1)
     return Prefix.make(
         name=name,
         kind="text",
@@ -41,59 +46,5 @@ def compile_source(engine: Differentiable, text: str, *, name: str, chat: bool =
         fingerprint=engine.fingerprint,
         geometry=engine.geometry,
         prompt_format="continuation",
-        recipe={
-            "compiler": "text",
-            "stands_as": "system message" if chat else "plain text",
-            "characters": len(text),
-            "source_sha256": hashlib.sha256(text.encode()).hexdigest(),
-        },
+        recipe=source.recipe_of(text, compiler="text", tokens=len(token_ids), settings=settings),
     )
-
-
-def _as_plain_text(engine: Differentiable, text: str) -> tuple[int, ...]:
-    bos: int | None = engine.tokenizer.bos_token_id
-    if bos is not None and engine.tokenizer("x")["input_ids"][:1] == [bos]:
-        return (bos, *engine.encode(text))
-    return engine.encode(text)
-
-
-def _as_system_message(engine: Any, text: str) -> tuple[int, ...]:
-    """The start of a conversation whose system message is `text`, once it is sure that the request can follow it."""
-    system = (Message(role="system", content=text),)
-    try:
-        start, whole = engine.render_context(system), engine.render((*system, *_REQUEST))
-    except ModelError as error:
-        raise ModelError(_no_system_message(engine, f" ({error})")) from error
-    joined = (*start, *engine.render(_REQUEST, prompt_format="continuation"))
-    # Compared as text too: without a template, blank lines at the seam may be cut into tokens in two ways.
-    if joined != whole and engine.tokenizer.decode(joined) != engine.tokenizer.decode(whole):
-        raise ModelError(_no_system_message(engine, ""))
-    return start
-
-
-def _no_system_message(engine: Any, reason: str) -> str:
-    return (
-        f"The chat template of `{engine.name}` has no system message that stands before the first turn{reason}, so the text cannot be "
-        "compiled as one. Compile it as plain text (leave `chat` out)."
-    )
-
-
-def _check_continuable(engine: Any) -> None:
-    """What a request looks like after a prefix must be the end of what it looks like alone."""
-    alone, after = engine.render(_REQUEST), engine.render(_REQUEST, prompt_format="continuation")
-    if after and alone[-len(after) :] == after:
-        return
-    if not engine.tokenizer.decode(alone).endswith(engine.tokenizer.decode(after)):
-        raise ModelError(
-            f"The chat template of `{engine.name}` cannot be continued after a prefix: a turn looks different when something stands "
-            "before it. Give the text as the instruction of each request instead."
-        )
-
-
-def _check_room(engine: Differentiable, positions: int) -> None:
-    request = len(engine.render(_REQUEST, prompt_format="continuation"))
-    if positions + request >= engine.window:
-        raise WindowError(
-            f"The text takes {positions:,} positions, and the window of `{engine.name}` has {engine.window:,}: that leaves no room for a "
-            "prompt and its answer. Shorten the text, or choose a model with a longer window."
-        )

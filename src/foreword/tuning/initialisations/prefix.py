@@ -16,12 +16,13 @@ def start(context: StartContext) -> Start:
     """Keys and values of the named prefix.
 
     Raises:
+        StoreError: there is no prefix of that name.
         PrefixMismatch: it was made for another model.
     """
     if not context.argument:
         raise TuningError("`prefix` needs the name of a prefix or a file after the colon, e.g. `prefix:support`.")
     path = Path(context.argument)
-    parent = Prefix.load(path) if path.is_file() else PrefixStore().load(context.argument)
+    parent = Prefix.load(path) if path.is_file() else (context.store or PrefixStore()).load(context.argument)
     context.engine.check(parent)
     device = context.engine.module.device
     start = Start(

@@ -1,0 +1,51 @@
+"""`compact`: a text in fewer positions than it has tokens, fitted to the model's own use of it; nothing is trained through the model.
+
+A text that does not fit the window is compacted in parts of equal length, which are then composed; the parts do not see each other.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foreword.compiling import compaction, source
+from foreword.compiling.observer import Observer, Silent
+from foreword.compiling.settings import CompileSettings
+
+if TYPE_CHECKING:
+    from foreword.compiling.compiler import CompilingEngine
+    from foreword.prefix.artifact import Prefix
+
+
+def compile_source(
+    engine: CompilingEngine,
+    text: str,
+    *,
+    name: str,
+    settings: CompileSettings = CompileSettings(),  # noqa: B008 (frozen)
+    observer: Observer = Silent(),  # noqa: B008 (stateless)
+    folder: Path | None = None,
+) -> Prefix:
+    """`text` in as many positions as the settings say, a tenth by default; see `compiler.Compiler` for errors."""
+    from foreword.prefix.artifact import Prefix
+    from foreword.prefix.operations import compose
+
+    token_ids = source.tokens_of(engine, text, chat=settings.chat)
+    positions = compaction.wanted_positions(len(token_ids), settings)
+    source.check_room(engine, positions)
+    parts = compaction.split(engine, token_ids, positions)
+    if len(parts) > 1:
+        observer.note(f"The text has {len(token_ids):,} tokens, more than the window takes: it is compacted in {len(parts)} parts.")
+    made = [compaction.compact(engine, part, name=name, settings=settings, observer=observer).small for part in parts]
+    whole = made[0] if len(made) == 1 else compose(made, name, window=engine.window)
+    return Prefix.make(
+        name=name,
+        kind="compacted",
+        key_LHND=whole.key_LHND,
+        value_LHND=whole.value_LHND,
+        fingerprint=engine.fingerprint,
+        geometry=engine.geometry,
+        prompt_format="continuation",
+        recipe=source.recipe_of(text, compiler="compact", tokens=len(token_ids), settings=settings),
+        seed=settings.seed,
+    )

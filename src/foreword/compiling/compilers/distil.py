@@ -1,0 +1,127 @@
+"""`distil`: compacted keys and values, trained until the model says behind them what it says behind the text.
+
+After Cartridges (Eyuboglu et al. 2025). Starting from what `compact` makes rather than from the text's first tokens, a few dozen
+steps are enough where self-study from scratch takes thousands of prefills. The result is a plain prefix; no weight changes.
+
+Axes: L layer, H KV head, N virtual position, D head dimension.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from foreword.compiling import compaction, source, study
+from foreword.compiling.divergence import Divergence
+from foreword.compiling.observer import Observer, Silent
+from foreword.compiling.settings import CompileSettings
+from foreword.engine import Row
+from foreword.errors import ConfigError
+from foreword.tuning.parameters import ScaledOffsets
+from foreword.tuning.run_folder import RunFolder
+from foreword.tuning.trainer import BatchOrder, Schedule, Trainer
+
+if TYPE_CHECKING:
+    from foreword.compiling.compiler import CompilingEngine
+    from foreword.prefix.artifact import Prefix
+
+BATCH = 4
+"""Rows a step."""
+LEARNING_RATE = 0.02
+WARMUP_STEPS, HOLD_SHARE = 3, 0.5
+MICRO_TOKENS = 1024
+STEPS_BETWEEN_SAVES = 5
+
+
+def compile_source(
+    engine: CompilingEngine,
+    text: str,
+    *,
+    name: str,
+    settings: CompileSettings = CompileSettings(),  # noqa: B008 (frozen)
+    observer: Observer = Silent(),  # noqa: B008 (stateless)
+    folder: Path | None = None,
+) -> Prefix:
+    """`text` in as many positions as the settings say, a tenth by default; see `compiler.Compiler` for errors."""
+    from foreword.prefix.artifact import Prefix
+    from foreword.prefix.operations import compose
+
+    if not settings.questions:
+        raise ConfigError("`distil` trains on the model's own questions about the text; ask for at least one (`--questions 16`).")
+    token_ids = source.tokens_of(engine, text, chat=settings.chat)
+    positions = compaction.wanted_positions(len(token_ids), settings)
+    source.check_room(engine, positions)
+    parts = compaction.split(engine, token_ids, positions)
+    if len(parts) > 1:
+        observer.note(f"The text has {len(token_ids):,} tokens, more than the window takes: it is distilled in {len(parts)} parts.")
+    recipe = source.recipe_of(text, compiler="distil", tokens=len(token_ids), settings=settings)
+    identity: dict[str, Any] = {"name": name, "fingerprint": engine.fingerprint, "geometry": engine.geometry, "seed": settings.seed}
+    identity |= {"kind": "distilled", "prompt_format": "continuation", "recipe": recipe}
+    run = RunFolder(folder)
+    run.begin({"recipe": recipe, "seed": settings.seed, "dtype": str(engine.module.dtype), "model": engine.fingerprint.model_dump()})
+    work = _Work(engine, settings, observer, run)
+    made = [
+        Prefix.make(key_LHND=key_LHND, value_LHND=value_LHND, **identity)
+        for key_LHND, value_LHND in (work.part(number, part, name) for number, part in enumerate(parts))
+    ]
+    whole = made[0] if len(made) == 1 else compose(made, name, window=engine.window)
+    run.drop_state()
+    return Prefix.make(key_LHND=whole.key_LHND, value_LHND=whole.value_LHND, **identity)
+
+
+class _Work:
+    """What there is to do for each part, and what of it an interrupted run has done."""
+
+    def __init__(self, engine: CompilingEngine, settings: CompileSettings, observer: Observer, run: RunFolder) -> None:
+        self._engine, self._settings, self._observer, self._run = engine, settings, observer, run
+        self._tensors: dict[str, Tensor] = {}
+        self._about: dict[str, Any] = {"part": 0}
+        if (kept := run.load_state()) is not None:
+            self._tensors, self._about = kept
+            observer.note(f"Going on after an interruption: part {self._about['part'] + 1}, step {self._about.get('step', 0)}.")
+
+    def part(self, number: int, part: compaction.Part, name: str) -> tuple[Tensor, Tensor]:
+        """Keys and values of one part, L H N D each."""
+        if number < self._about["part"]:
+            return self._tensors[f"done.{number}.key"], self._tensors[f"done.{number}.value"]
+        if "rows" in self._about:
+            key_LHND, value_LHND = self._engine.read(part.token_ids)
+            start = (self._tensors["start.key"], self._tensors["start.value"])
+            rows = [Row(prompt=tuple(prompt), targets=(tuple(target),)) for prompt, target in self._about["rows"]]
+        else:
+            done = compaction.compact(self._engine, part, name=name, settings=self._settings, observer=self._observer)
+            key_LHND, value_LHND = done.whole.key_LHND, done.whole.value_LHND
+            start = (done.small.key_LHND, done.small.value_LHND)
+            # A part that keeps all its positions is the text itself: there is nothing to learn.
+            rows = [] if done.found is None else [*done.found.reading_rows, *done.found.asking_rows]
+            self._tensors |= {"start.key": start[0], "start.value": start[1]}
+            self._about |= {"rows": [[row.prompt, row.targets[0]] for row in rows], "step": 0}
+            self._run.save_state(self._tensors, self._about)
+        made = start if not rows else self._trained(start, study.taught_rows(self._engine, key_LHND, value_LHND, rows))
+        finished = {name: tensor for name, tensor in self._tensors.items() if name.startswith("done.")}
+        self._tensors = finished | {f"done.{number}.key": made[0], f"done.{number}.value": made[1]}
+        self._about = {"part": number + 1}
+        self._run.save_state(self._tensors, self._about)
+        return made
+
+    def _trained(self, start: tuple[Tensor, Tensor], taught: dict[Row, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        steps = self._settings.steps
+        schedule = Schedule(peak=LEARNING_RATE, warmup=WARMUP_STEPS, hold=int(HOLD_SHARE * steps), total=steps)
+        order = BatchOrder(list(taught), batch_targets=BATCH, seed=self._settings.seed)
+        trainer = Trainer(self._engine, Divergence(taught), ScaledOffsets(*start), order, schedule, micro_tokens=MICRO_TOKENS)
+        if self._about["step"]:
+            state = {name.removeprefix("trainer."): tensor for name, tensor in self._tensors.items() if name.startswith("trainer.")}
+            trainer.load_state(state, step=self._about["step"])
+        self._observer.stage("training", steps)
+        self._observer.advance(trainer.step)
+        while trainer.step < steps:
+            before = trainer.step
+            trainer.run(min(steps, before + STEPS_BETWEEN_SAVES))
+            self._observer.advance(trainer.step - before)
+            self._tensors |= {f"trainer.{name}": tensor for name, tensor in trainer.state().items()}
+            self._about["step"] = trainer.step
+            self._run.save_state(self._tensors, self._about)
+        key_LHND, value_LHND = trainer.parameters.keys_values()
+        return key_LHND.detach().to(start[0].dtype), value_LHND.detach().to(start[1].dtype)

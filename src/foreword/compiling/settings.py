@@ -1,0 +1,42 @@
+"""What can be chosen about a compilation."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SELECTIONS = ("attention", "kvzip", "heavy-hitter", "random", "truncate")
+"""How kept positions are chosen; `compiling/selection.py` explains each."""
+
+
+class CompileSettings(BaseModel):
+    """Settings of a compilation; a compiler refuses what it cannot honour.
+
+    Attributes:
+        chat: the text is the system message of a conversation; otherwise it stands as it is, before all turns.
+        positions: how many positions the prefix shall have.
+        ratio: in place of `positions`, how many times fewer than the text has tokens.
+        select: how kept positions are chosen.
+        fit: move the kept keys and values so that they stand for the whole text; otherwise they stay as they were.
+        questions: how many questions the model asks itself about the text, to see what a user's queries look like.
+        steps: `distil`: training steps.
+        seed: of every draw.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    chat: bool = False
+    positions: int | None = Field(default=None, ge=1)
+    ratio: float | None = Field(default=None, ge=1.0, allow_inf_nan=False)
+    select: str = "attention"
+    fit: bool = True
+    questions: int = Field(default=16, ge=0, le=1000)
+    steps: int = Field(default=60, ge=1, le=100_000)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+
+    @model_validator(mode="after")
+    def _one_size_and_a_known_selection(self) -> CompileSettings:
+        if self.positions is not None and self.ratio is not None:
+            raise ValueError("give `positions` or `ratio`, not both")
+        if self.select not in SELECTIONS:
+            raise ValueError(f"`select` must be one of {', '.join(SELECTIONS)}; got {self.select!r}")
+        return self
