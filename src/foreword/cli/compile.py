@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from foreword.cli._compiling import CompileProgress
+from foreword.cli._compiling import CompileProgress, show_report
 from foreword.cli._console import say, stderr
 from foreword.cli._home import run_folder
 from foreword.cli._loading import check_prefix_name, load_model, settings_from_options
 from foreword.cli._options import DeviceOption, DtypeOption, JsonOption, ModelOption, RevisionOption, RootOption, TrustOption
 from foreword.cli._sources import read_text
 from foreword.cli._units import size
+from foreword.errors import ConfigError
 
 
 def compile_file(
     source: Annotated[str, typer.Argument(metavar="FILE", help="UTF-8 text; - reads standard input.")],
-    name: Annotated[str, typer.Option("--name", "-o", metavar="NAME", help="Name of the prefix in the store.")],
+    name: Annotated[str | None, typer.Option("--name", "-o", metavar="NAME", help="Name of the prefix in the store.")] = None,
     model: ModelOption = "smollm2",
     method: Annotated[
         str, typer.Option(help="text: exact. compact: fewer positions than the text has tokens. distil: the same, then trained.")
@@ -31,9 +33,13 @@ def compile_file(
         str, typer.Option(help="Which positions are kept: attention, kvzip, heavy-hitter, random or truncate.")
     ] = "attention",
     fit: Annotated[bool, typer.Option("--fit/--no-fit", help="Move what is kept so that it stands for the whole text.")] = True,
-    questions: Annotated[int, typer.Option(min=0, help="Questions that the model asks itself about the text.")] = 16,
-    steps: Annotated[int, typer.Option(min=1, help="distil: training steps.")] = 60,
+    questions: Annotated[int, typer.Option(min=0, help="Questions that the model asks itself about the text.")] = 32,
+    steps: Annotated[int, typer.Option(min=1, help="distil: training steps.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Of every draw.")] = 0,
+    report: Annotated[
+        bool, typer.Option("--report", help="Store nothing; show what the text loses at several sizes, and what each way costs.")
+    ] = False,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="With --report: also draw it, as PNG.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="distil: start over instead of going on after an interruption.")] = False,
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
@@ -53,6 +59,7 @@ def compile_file(
     Examples:
       foreword compile handbook.txt -o handbook
       foreword compile persona.txt -o persona --chat
+      foreword compile handbook.txt --report
       foreword compile handbook.txt -o handbook-small --method compact --ratio 10
       foreword compile handbook.txt -o handbook-small --method distil --positions 256
       cat rules/*.md | foreword compile - -o rules
@@ -60,7 +67,10 @@ def compile_file(
     from foreword.compiling import compiler
     from foreword.compiling.settings import CompileSettings
 
-    check_prefix_name(name)
+    if not report:
+        name = _checked_name(name)
+    elif plot is not None and not plot.parent.is_dir():
+        raise ConfigError(f"There is no folder {plot.parent} to draw into; make it first.")
     chosen = compiler.get(method)
     settings = settings_from_options(
         CompileSettings,
@@ -77,6 +87,9 @@ def compile_file(
     from foreword.prefix.store import PrefixStore
 
     engine = load_model(model, dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code).engine
+    if report or name is None:
+        show_report(engine, text, settings, plot, as_json=as_json)
+        return
     folder = run_folder(f"compile-{name}")
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
@@ -99,3 +112,10 @@ def compile_file(
     fewer = f" for {tokens:,} tokens" if tokens != prefix.positions else ""
     typer.echo(f"{reference}: {prefix.positions:,} positions{fewer}, {size(reference.path.stat().st_size)}")
     say(f"{left:,} of {engine.window:,} positions are left for prompts and answers.\nTry: foreword chat --prefix {name}")
+
+
+def _checked_name(name: str | None) -> str:
+    if name is None:
+        raise ConfigError("Name the prefix: `-o NAME`. (`--report` needs no name.)")
+    check_prefix_name(name)
+    return name

@@ -38,21 +38,6 @@ class Part:
     positions: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Compacted:
-    """A compacted part.
-
-    Attributes:
-        whole: its exact keys and values.
-        small: in fewer positions.
-        found: what the model asked of it; None where nothing had to be asked.
-    """
-
-    whole: Prefix
-    small: Prefix
-    found: references.References | None
-
-
 def wanted_positions(tokens: int, settings: CompileSettings) -> int:
     """How many positions the settings ask for.
 
@@ -87,39 +72,69 @@ def split(engine: CompilingEngine, token_ids: Sequence[int], positions: int) -> 
     return [Part(token_ids=stretches[0], positions=shares[0]), *later]
 
 
-def compact(engine: CompilingEngine, part: Part, *, name: str, settings: CompileSettings, observer: Observer) -> Compacted:
-    """One part in its number of positions."""
-    from foreword.prefix.artifact import Prefix
-    from foreword.prefix.rotary import rotate
+class Reading:
+    """A part that was read once, and what the model then asked of it; it can be compacted as often as wanted.
 
-    token_ids, positions = part.token_ids, part.positions
-    identity: dict[str, Any] = {
-        "name": name,
-        "fingerprint": engine.fingerprint,
-        "geometry": engine.geometry,
-        "prompt_format": "continuation",
-    }
-    if settings.select == "truncate":
-        token_ids = token_ids[:positions]
-    observer.stage(f"reading {len(token_ids):,} tokens", 1)
-    key_LHTD, value_LHTD = engine.read(token_ids)
-    observer.advance(1)
-    whole = Prefix.make(kind="text", key_LHND=key_LHTD, value_LHND=value_LHTD, **identity)
-    if positions >= len(token_ids):
-        return Compacted(whole=whole, small=whole, found=None)
-    chooser = _Chooser(engine, token_ids, whole, positions, settings, observer)
-    observer.stage("fitting" if settings.fit else "choosing", engine.geometry.layers)
-    layers = []
-    for layer in range(engine.geometry.layers):
-        layers.append([chooser.head(layer, head) for head in range(engine.geometry.kv_heads)])
+    Attributes:
+        whole: the part's exact keys and values.
+        heard: the reference queries, once they were needed.
+    """
+
+    def __init__(self, engine: CompilingEngine, token_ids: tuple[int, ...], *, name: str, observer: Observer) -> None:
+        from foreword.prefix.artifact import Prefix
+
+        self._engine, self._token_ids, self._observer = engine, token_ids, observer
+        self._identity: dict[str, Any] = {
+            "name": name,
+            "fingerprint": engine.fingerprint,
+            "geometry": engine.geometry,
+            "prompt_format": "continuation",
+        }
+        observer.stage(f"reading {len(token_ids):,} tokens", 1)
+        key_LHTD, value_LHTD = engine.read(token_ids)
         observer.advance(1)
-    key_LHND = torch.stack([torch.stack([key for key, _ in heads]) for heads in layers])
-    value_LHND = torch.stack([torch.stack([value for _, value in heads]) for heads in layers])
-    if engine.geometry.rotary:
-        # What follows a prefix stands right behind it; turned back, keys are as far from it as they were in the text.
-        key_LHND = rotate(key_LHND, engine.geometry, positions - len(token_ids))
-    small = Prefix.make(kind="compacted", key_LHND=key_LHND.to(key_LHTD.dtype), value_LHND=value_LHND.to(value_LHTD.dtype), **identity)
-    return Compacted(whole=whole, small=small, found=chooser.found)
+        self.whole = Prefix.make(kind="text", key_LHND=key_LHTD, value_LHND=value_LHTD, **self._identity)
+        self.heard: references.References | None = None
+
+    def compact(self, positions: int, settings: CompileSettings) -> Prefix:
+        """The part in that many positions; the whole of it where it has no more."""
+        from foreword.prefix.artifact import Prefix
+        from foreword.prefix.rotary import rotate
+
+        if positions >= self.whole.positions:
+            return self.whole
+        key_LHTD, value_LHTD = self.whole.key_LHND, self.whole.value_LHND
+        if settings.select == "truncate":
+            # What a token is does not depend on what follows it.
+            start = {"key_LHND": key_LHTD[:, :, :positions], "value_LHND": value_LHTD[:, :, :positions]}
+            return Prefix.make(kind="compacted", **start, **self._identity)
+        if self.heard is None and (settings.fit or settings.select in ("attention", "kvzip")):
+            self.listen(positions, settings)
+        chooser = _Chooser(self._engine, self._token_ids, self.whole, positions, settings, self.heard)
+        self._observer.stage("fitting" if settings.fit else "choosing", len(key_LHTD))
+        layers = []
+        for layer in range(len(key_LHTD)):
+            layers.append([chooser.head(layer, head) for head in range(key_LHTD.shape[1])])
+            self._observer.advance(1)
+        key_LHND = torch.stack([torch.stack([key for key, _ in heads]) for heads in layers])
+        value_LHND = torch.stack([torch.stack([value for _, value in heads]) for heads in layers])
+        if self._engine.geometry.rotary:
+            # What follows a prefix stands right behind it; turned back, keys are as far from it as they were in the text.
+            key_LHND = rotate(key_LHND, self._engine.geometry, positions - self.whole.positions)
+        tensors = {"key_LHND": key_LHND.to(key_LHTD.dtype), "value_LHND": value_LHND.to(value_LHTD.dtype)}
+        return Prefix.make(kind="compacted", **tensors, **self._identity)
+
+    def listen(self, positions: int, settings: CompileSettings) -> None:
+        """Collects the reference queries, enough for that many positions; `compact` does it where it was not done."""
+        self.heard = references.collect(
+            self._engine,
+            self._token_ids,
+            self.whole,
+            kept=min(self.whole.positions, max(LEAST_QUERIES, QUERIES_PER_POSITION * positions)),
+            questions=settings.questions if settings.fit or settings.select == "attention" else 0,
+            seed=settings.seed,
+            observer=self._observer,
+        )
 
 
 class _Chooser:
@@ -132,22 +147,12 @@ class _Chooser:
         whole: Prefix,
         positions: int,
         settings: CompileSettings,
-        observer: Observer,
+        heard: references.References | None,
     ) -> None:
         self._whole, self._positions, self._settings = whole, positions, settings
         self._reach = engine.reach
-        self.found: references.References | None = None
-        if settings.fit or settings.select in ("attention", "kvzip"):
-            self.found = references.collect(
-                engine,
-                token_ids,
-                whole,
-                kept=min(len(token_ids), max(LEAST_QUERIES, QUERIES_PER_POSITION * positions)),
-                questions=settings.questions if settings.fit or settings.select == "attention" else 0,
-                seed=settings.seed,
-                observer=observer,
-            )
-            self._asked = self.found.all
+        self._heard = heard
+        self._asked = None if heard is None else heard.all
         if settings.select == "heavy-hitter":
             before = len(token_ids) - selection.observed(len(token_ids))
             self._last = engine.asked(
@@ -160,7 +165,7 @@ class _Chooser:
         key_TD, value_TD = self._whole.key_LHND[layer, head, first:].float(), self._whole.value_LHND[layer, head, first:].float()
         if len(key_TD) == self._positions:
             return key_TD, value_TD
-        if self.found is None:
+        if self._heard is None or self._asked is None:
             kept_N = selection.kept(self._scores_without_references(layer, head, key_TD), self._positions)
             return key_TD[kept_N], value_TD[kept_N]
         query_MD, beside_M = self._asked.query_LHMD[layer, head], self._asked.beside_LHM[layer, head]
@@ -168,7 +173,7 @@ class _Chooser:
         if self._settings.select == "attention":
             score_T = selection.by_attention(weights_MT, share_M)
         elif self._settings.select == "kvzip":
-            reading = self.found.reading.beside_LHM.shape[2]
+            reading = self._heard.reading.beside_LHM.shape[2]
             score_T = selection.by_attention(weights_MT[:reading], share_M[:reading])
         else:
             score_T = self._scores_without_references(layer, head, key_TD)

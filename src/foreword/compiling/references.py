@@ -81,13 +81,13 @@ def collect(
     if not questions:
         return References(reading=reading, asking=None, reading_rows=reading_rows, asking_rows=())
     observer.stage("asking itself questions", 3 * questions)
-    asking_rows = _asking_rows(engine, token_ids, prefix, questions=questions, seed=seed, observer=observer)
+    asked_rows = asking_rows(engine, token_ids, prefix, questions=questions, seed=seed, observer=observer)
     parts = []
-    for row in asking_rows:
+    for row in asked_rows:
         whole = (*row.prompt, *row.targets[0])
         parts.append(engine.asked(whole, prefix.key_LHND, prefix.value_LHND, kept=range(len(whole))))
         observer.advance(1)
-    return References(reading=reading, asking=_joined(parts), reading_rows=reading_rows, asking_rows=asking_rows)
+    return References(reading=reading, asking=_joined(parts), reading_rows=reading_rows, asking_rows=asked_rows)
 
 
 def _reading_rows(engine: CompilingEngine, token_ids: Sequence[int]) -> tuple[Row, ...]:
@@ -109,7 +109,7 @@ def _read_again(engine: CompilingEngine, rows: Sequence[Row], prefix: Prefix, *,
     return _joined(parts)
 
 
-def _asking_rows(
+def asking_rows(
     engine: CompilingEngine, token_ids: Sequence[int], prefix: Prefix, *, questions: int, seed: int, observer: Observer
 ) -> tuple[Row, ...]:
     """Questions about passages from all over the text, each answered behind it."""

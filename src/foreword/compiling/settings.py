@@ -29,8 +29,8 @@ class CompileSettings(BaseModel):
     ratio: float | None = Field(default=None, ge=1.0, allow_inf_nan=False)
     select: str = "attention"
     fit: bool = True
-    questions: int = Field(default=16, ge=0, le=1000)
-    steps: int = Field(default=60, ge=1, le=100_000)
+    questions: int = Field(default=32, ge=0, le=1000)
+    steps: int = Field(default=100, ge=1, le=100_000)
     seed: int = Field(default=0, ge=0, lt=2**31)
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ answers. A few rows have nothing to do with the text; behind the prefix the mode
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from foreword.compiling.divergence import teach
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 UNRELATED_SHARE = 0.05
 """Of all rows (1 to 5 % in the paper)."""
+JUDGED = 4
+"""One question in so many is kept back."""
 _UNRELATED_TOKENS = 32
 _UNRELATED = (
     "Write two sentences about the sea at night.",
@@ -35,15 +38,36 @@ _UNRELATED = (
 )
 
 
-def taught_rows(engine: CompilingEngine, key_LHND: Tensor, value_LHND: Tensor, related: Sequence[Row]) -> dict[Row, tuple[Tensor, Tensor]]:
-    """The rows about the text and a few unrelated ones, each with what the model says to it behind the whole text, or behind nothing.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """What there is to learn.
+
+    Attributes:
+        taught: every row, with what the model says to it behind the whole text, or behind nothing where it is unrelated.
+        trained: rows to train on.
+        judged: questions to choose the best prefix by, none of them trained on where there are enough.
+    """
+
+    taught: dict[Row, tuple[Tensor, Tensor]]
+    trained: list[Row]
+    judged: list[Row]
+
+
+def prepare(engine: CompilingEngine, key_LHND: Tensor, value_LHND: Tensor, reading: Sequence[Row], asking: Sequence[Row]) -> Study:
+    """The rows about a text and a few unrelated ones.
 
     Args:
         key_LHND, value_LHND: of the whole text.
+        reading, asking: see `references.References`.
     """
-    taught = teach(engine, list(dict.fromkeys(related)), key_LHND, value_LHND)
-    count = min(len(_UNRELATED), max(1, round(UNRELATED_SHARE * len(taught))))
-    return taught | _unrelated(engine, _UNRELATED[:count])
+    asked = list(dict.fromkeys(asking))
+    judged = asked[::JUDGED] if len(asked) >= JUDGED else asked
+    related = list(dict.fromkeys([*reading, *asked]))
+    taught = teach(engine, related, key_LHND, value_LHND)
+    count = min(len(_UNRELATED), max(1, round(UNRELATED_SHARE * len(related))))
+    taught |= _unrelated(engine, _UNRELATED[:count])
+    trained = [row for row in taught if len(asked) < JUDGED or row not in judged]
+    return Study(taught=taught, trained=trained, judged=judged)
 
 
 def _unrelated(engine: CompilingEngine, requests: Sequence[str]) -> dict[Row, tuple[Tensor, Tensor]]:

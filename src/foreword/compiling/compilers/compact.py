@@ -36,7 +36,7 @@ def compile_source(
     parts = compaction.split(engine, token_ids, positions)
     if len(parts) > 1:
         observer.note(f"The text has {len(token_ids):,} tokens, more than the window takes: it is compacted in {len(parts)} parts.")
-    made = [compaction.compact(engine, part, name=name, settings=settings, observer=observer).small for part in parts]
+    made = [compaction.Reading(engine, part.token_ids, name=name, observer=observer).compact(part.positions, settings) for part in parts]
     whole = made[0] if len(made) == 1 else compose(made, name, window=engine.window)
     return Prefix.make(
         name=name,

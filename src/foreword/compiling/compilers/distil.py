@@ -8,13 +8,14 @@ Axes: L layer, H KV head, N virtual position, D head dimension.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from foreword.compiling import compaction, source, study
-from foreword.compiling.divergence import Divergence
+from foreword.compiling.divergence import Divergence, Taught, mean_divergence
 from foreword.compiling.observer import Observer, Silent
 from foreword.compiling.settings import CompileSettings
 from foreword.engine import Row
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 BATCH = 4
 """Rows a step."""
-LEARNING_RATE = 0.02
+LEARNING_RATE = 0.01
 WARMUP_STEPS, HOLD_SHARE = 3, 0.5
 MICRO_TOKENS = 1024
 STEPS_BETWEEN_SAVES = 5
@@ -89,39 +90,58 @@ class _Work:
         if "rows" in self._about:
             key_LHND, value_LHND = self._engine.read(part.token_ids)
             start = (self._tensors["start.key"], self._tensors["start.value"])
-            rows = [Row(prompt=tuple(prompt), targets=(tuple(target),)) for prompt, target in self._about["rows"]]
+            rows = tuple(
+                tuple(Row(prompt=tuple(prompt), targets=(tuple(target),)) for prompt, target in kind) for kind in self._about["rows"]
+            )
         else:
-            done = compaction.compact(self._engine, part, name=name, settings=self._settings, observer=self._observer)
-            key_LHND, value_LHND = done.whole.key_LHND, done.whole.value_LHND
-            start = (done.small.key_LHND, done.small.value_LHND)
-            # A part that keeps all its positions is the text itself: there is nothing to learn.
-            rows = [] if done.found is None else [*done.found.reading_rows, *done.found.asking_rows]
+            reading = compaction.Reading(self._engine, part.token_ids, name=name, observer=self._observer)
+            small = reading.compact(part.positions, self._settings)
+            key_LHND, value_LHND = reading.whole.key_LHND, reading.whole.value_LHND
+            start = (small.key_LHND, small.value_LHND)
+            # A part that keeps all its positions is the text itself: nothing was asked, and there is nothing to learn.
+            rows = ((), ()) if reading.heard is None else (reading.heard.reading_rows, reading.heard.asking_rows)
             self._tensors |= {"start.key": start[0], "start.value": start[1]}
-            self._about |= {"rows": [[row.prompt, row.targets[0]] for row in rows], "step": 0}
+            self._about |= {"rows": [[(row.prompt, row.targets[0]) for row in kind] for kind in rows], "step": 0}
             self._run.save_state(self._tensors, self._about)
-        made = start if not rows else self._trained(start, study.taught_rows(self._engine, key_LHND, value_LHND, rows))
+        made = self._trained(start, study.prepare(self._engine, key_LHND, value_LHND, *rows)) if any(rows) else start
         finished = {name: tensor for name, tensor in self._tensors.items() if name.startswith("done.")}
         self._tensors = finished | {f"done.{number}.key": made[0], f"done.{number}.value": made[1]}
         self._about = {"part": number + 1}
         self._run.save_state(self._tensors, self._about)
         return made
 
-    def _trained(self, start: tuple[Tensor, Tensor], taught: dict[Row, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    def _trained(self, start: tuple[Tensor, Tensor], what: study.Study) -> tuple[Tensor, Tensor]:
+        """Of all prefixes on the way, the start among them, the one that is nearest to the text on the judged questions."""
         steps = self._settings.steps
+        order = BatchOrder(what.trained, batch_targets=BATCH, seed=self._settings.seed)
         schedule = Schedule(peak=LEARNING_RATE, warmup=WARMUP_STEPS, hold=int(HOLD_SHARE * steps), total=steps)
-        order = BatchOrder(list(taught), batch_targets=BATCH, seed=self._settings.seed)
-        trainer = Trainer(self._engine, Divergence(taught), ScaledOffsets(*start), order, schedule, micro_tokens=MICRO_TOKENS)
+        trainer = Trainer(self._engine, Divergence(what.taught), ScaledOffsets(*start), order, schedule, micro_tokens=MICRO_TOKENS)
+        judged = {row: what.taught[row] for row in what.judged}
         if self._about["step"]:
-            state = {name.removeprefix("trainer."): tensor for name, tensor in self._tensors.items() if name.startswith("trainer.")}
-            trainer.load_state(state, step=self._about["step"])
+            trainer.load_state(self._state_of("trainer."), step=self._about["step"])
+        else:
+            self._judge(trainer, judged)
         self._observer.stage("training", steps)
         self._observer.advance(trainer.step)
         while trainer.step < steps:
             before = trainer.step
             trainer.run(min(steps, before + STEPS_BETWEEN_SAVES))
             self._observer.advance(trainer.step - before)
-            self._tensors |= {f"trainer.{name}": tensor for name, tensor in trainer.state().items()}
-            self._about["step"] = trainer.step
-            self._run.save_state(self._tensors, self._about)
+            self._judge(trainer, judged)
+        trainer.restore(self._state_of("best."))
         key_LHND, value_LHND = trainer.parameters.keys_values()
         return key_LHND.detach().to(start[0].dtype), value_LHND.detach().to(start[1].dtype)
+
+    def _judge(self, trainer: Trainer, judged: Taught) -> None:
+        """Keeps where the training is, and what is best so far."""
+        tensors = [tensor.detach().to(self._engine.module.dtype) for tensor in trainer.parameters.keys_values()]
+        apart = float(mean_divergence(self._engine, judged, *tensors).mean())
+        if apart < self._about.get("best", math.inf):
+            self._about["best"] = apart
+            self._tensors |= {f"best.{name}": tensor for name, tensor in trainer.snapshot().items()}
+        self._tensors |= {f"trainer.{name}": tensor for name, tensor in trainer.state().items()}
+        self._about["step"] = trainer.step
+        self._run.save_state(self._tensors, self._about)
+
+    def _state_of(self, prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): tensor for name, tensor in self._tensors.items() if name.startswith(prefix)}
