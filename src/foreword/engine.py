@@ -197,8 +197,12 @@ class TakesPrefix(Engine, Protocol):
         """Token ids of a conversation up to where the answer starts, through the chat template."""
         ...
 
-    def read(self, token_ids: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Exact `key_LHND`, `value_LHND` of a token sequence at positions 0..N-1, keys after rotary encoding."""
+    def read(self, token_ids: Sequence[int], *, behind: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Exact `key_LHND`, `value_LHND` of a token sequence at positions 0..N-1, keys after rotary encoding.
+
+        Args:
+            behind: keys and values that stand before the tokens; what comes back are the tokens' own, at the positions that follow.
+        """
         ...
 
 

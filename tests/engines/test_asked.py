@@ -38,6 +38,19 @@ def test_scores_from_queries_are_the_models_own_attention(load_tiny: Any, family
     torch.testing.assert_close(mass_LHN, paid_LHN, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("family", tiny_models.FAMILIES)
+def test_reading_behind_keys_and_values_is_reading_on(load_tiny: Any, family: Any):
+    engine = load_tiny(family)
+    token_ids = engine.encode(PREFIX + TOKENS)
+    whole = engine.read(token_ids)
+    first = engine.read(token_ids[:9])
+    second = engine.read(token_ids[9:], behind=first)
+    for one, other, together in zip(first, second, whole, strict=True):
+        torch.testing.assert_close(torch.cat([one, other], dim=2), together, atol=1e-4, rtol=1e-4)
+    with pytest.raises(WindowError):
+        engine.read((5,) * (engine.window - 3), behind=first)
+
+
 def test_only_the_places_that_are_kept(load_tiny: Any):
     engine = load_tiny("llama")
     key_LHND, value_LHND = engine.read(engine.encode(PREFIX))

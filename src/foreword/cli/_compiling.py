@@ -85,8 +85,8 @@ def show_report(engine: Any, text: str, settings: CompileSettings, plot: Path | 
         table.add_row(line.method, *cells)
     stdout().print(table)
     say(
-        f"Gain: 1 with the whole text, 0 without it ({found.nats_without:.3f} nats per token), on {found.questions} questions that the model "
-        "asked itself and no method saw. Cost: processor time over that of reading the text once."
+        f"Gain: 1 with the whole text, 0 without it ({found.nats_without:.3f} nats per token), on {found.questions} questions that the "
+        "model asked itself and no method saw. Cost: processor time over that of reading the text once."
     )
 
 

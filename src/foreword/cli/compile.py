@@ -34,6 +34,9 @@ def compile_file(
     ] = "attention",
     fit: Annotated[bool, typer.Option("--fit/--no-fit", help="Move what is kept so that it stands for the whole text.")] = True,
     questions: Annotated[int, typer.Option(min=0, help="Questions that the model asks itself about the text.")] = 32,
+    tail: Annotated[
+        int, typer.Option(min=0, help="Positions that may go to a tail: numbers, ids, names and quotes of the text, kept as they are.")
+    ] = 0,
     steps: Annotated[int, typer.Option(min=1, help="distil: training steps.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Of every draw.")] = 0,
     report: Annotated[
@@ -80,6 +83,7 @@ def compile_file(
         select=select,
         fit=fit,
         questions=questions,
+        tail=tail,
         steps=steps,
         seed=seed,
     )

@@ -32,17 +32,18 @@ QUERIES_PER_POSITION = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A stretch of a text that fits the window, and in how many positions it is to be."""
+    """A stretch of a text that fits the window, in how many positions it is to be, and how many of these a tail may take."""
 
     token_ids: tuple[int, ...]
     positions: int
+    tail: int
 
 
 def wanted_positions(tokens: int, settings: CompileSettings) -> int:
-    """How many positions the settings ask for.
+    """How many positions the settings ask for, the tail's included.
 
     Raises:
-        ConfigError: fewer than two: the sink and one more.
+        ConfigError: fewer than two beside the tail: the sink and one more.
     """
     ratio = settings.ratio or 10.0
     positions = settings.positions if settings.positions is not None else round(tokens / ratio)
@@ -51,10 +52,14 @@ def wanted_positions(tokens: int, settings: CompileSettings) -> int:
         raise ConfigError(
             f"{asked} leave no room beside the sink, the first position; at least 2 are needed. Choose a lower ratio, or more positions."
         )
+    if positions < tokens and settings.tail > positions - 2:
+        raise ConfigError(
+            f"A tail of {settings.tail} leaves fewer than 2 of {positions} positions for the rest. Choose a smaller tail or more positions."
+        )
     return min(positions, tokens)
 
 
-def split(engine: CompilingEngine, token_ids: Sequence[int], positions: int) -> list[Part]:
+def split(engine: CompilingEngine, token_ids: Sequence[int], positions: int, *, tail: int = 0) -> list[Part]:
     """The text in as few parts of equal length as fit the window with their reference queries behind them, and each one's positions.
 
     Each later part is read behind the text's first token, which is the sink that it would have in its place, and gets one position more
@@ -66,10 +71,11 @@ def split(engine: CompilingEngine, token_ids: Sequence[int], positions: int) -> 
     stretches = [tuple(token_ids[start : start + size]) for start in range(0, len(token_ids), size)]
     shares = [positions * len(stretch) // len(token_ids) for stretch in stretches]
     shares[0] += positions - sum(shares)
-    later = [
-        Part(token_ids=(token_ids[0], *stretch), positions=share + 1) for stretch, share in zip(stretches[1:], shares[1:], strict=True)
-    ]
-    return [Part(token_ids=stretches[0], positions=shares[0]), *later]
+    # A text that is kept whole needs no tail.
+    each = tail // count if positions < len(token_ids) else 0
+    first = Part(token_ids=stretches[0], positions=shares[0], tail=each)
+    later = zip(stretches[1:], shares[1:], strict=True)
+    return [first, *(Part(token_ids=(token_ids[0], *stretch), positions=share + 1, tail=each) for stretch, share in later)]
 
 
 class Reading:

@@ -18,6 +18,7 @@ class CompileSettings(BaseModel):
         select: how kept positions are chosen.
         fit: move the kept keys and values so that they stand for the whole text; otherwise they stay as they were.
         questions: how many questions the model asks itself about the text, to see what a user's queries look like.
+        tail: how many of the positions may go to a text tail (`compiling/tail.py`): exact strings of the text, kept as they are.
         steps: `distil`: training steps.
         seed: of every draw.
     """
@@ -30,6 +31,7 @@ class CompileSettings(BaseModel):
     select: str = "attention"
     fit: bool = True
     questions: int = Field(default=32, ge=0, le=1000)
+    tail: int = Field(default=0, ge=0)
     steps: int = Field(default=100, ge=1, le=100_000)
     seed: int = Field(default=0, ge=0, lt=2**31)
 

@@ -355,9 +355,10 @@ class TransformersEngine:
             self._hidden_of(self._pack([row], positions), positions, PrefixView(key_LHND, value_LHND), questions=questions)
         return Asked(query_LHMD=torch.stack(questions.query_GMD).clone(), beside_LHM=torch.stack(questions.beside_GM).clone())
 
-    def read(self, token_ids: Sequence[int]) -> tuple[Tensor, Tensor]:
-        if len(token_ids) > self.window:
-            raise WindowError(f"The text has {len(token_ids)} tokens; the window of `{self.name}` is {self.window}. Shorten it.")
+    def read(self, token_ids: Sequence[int], *, behind: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        before = 0 if behind is None else behind[0].shape[2]
+        if before + len(token_ids) > self.window:
+            raise WindowError(f"The text has {before + len(token_ids)} tokens; the window of `{self.name}` is {self.window}. Shorten it.")
         if not token_ids:
             shape = (self._geometry.layers, self._geometry.kv_heads, 0, self._geometry.head_dim)
             return torch.empty(shape, dtype=self.dtype, device=self.device), torch.empty(shape, dtype=self.dtype, device=self.device)
@@ -366,10 +367,13 @@ class TransformersEngine:
         # A cache told nothing of the config keeps every position of sliding layers too.
         cache = DynamicCache()
         with torch.inference_mode():
+            if behind is not None:
+                for layer, (key_HND, value_HND) in enumerate(zip(*behind, strict=True)):
+                    cache.update(key_HND[None].to(self.device, self.dtype), value_HND[None].to(self.device, self.dtype), layer)
             self._body(input_ids=torch.tensor([list(token_ids)], device=self.device), past_key_values=cache, use_cache=True)
         return (
-            torch.stack([layer.keys[0] for layer in cache.layers]).clone(),  # type: ignore[attr-defined]
-            torch.stack([layer.values[0] for layer in cache.layers]).clone(),  # type: ignore[attr-defined]
+            torch.stack([layer.keys[0, :, before:] for layer in cache.layers]).clone(),  # type: ignore[attr-defined]
+            torch.stack([layer.values[0, :, before:] for layer in cache.layers]).clone(),  # type: ignore[attr-defined]
         )
 
     def batches(self, rows: Sequence[Row], *, most_tokens: int) -> list[list[int]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from foreword.compiling import compaction, source, study
+from foreword.compiling import compaction, source, study, tail
 from foreword.compiling.divergence import Divergence, Taught, mean_divergence
 from foreword.compiling.observer import Observer, Silent
 from foreword.compiling.settings import CompileSettings
@@ -54,7 +54,7 @@ def compile_source(
     token_ids = source.tokens_of(engine, text, chat=settings.chat)
     positions = compaction.wanted_positions(len(token_ids), settings)
     source.check_room(engine, positions)
-    parts = compaction.split(engine, token_ids, positions)
+    parts = compaction.split(engine, token_ids, positions, tail=settings.tail)
     if len(parts) > 1:
         observer.note(f"The text has {len(token_ids):,} tokens, more than the window takes: it is distilled in {len(parts)} parts.")
     recipe = source.recipe_of(text, compiler="distil", tokens=len(token_ids), settings=settings)
@@ -69,7 +69,8 @@ def compile_source(
     ]
     whole = made[0] if len(made) == 1 else compose(made, name, window=engine.window)
     run.drop_state()
-    return Prefix.make(key_LHND=whole.key_LHND, value_LHND=whole.value_LHND, **identity)
+    text_tail = "\n".join(filter(None, work.tails)) or None
+    return Prefix.make(key_LHND=whole.key_LHND, value_LHND=whole.value_LHND, text_tail=text_tail, **identity)
 
 
 class _Work:
@@ -78,10 +79,15 @@ class _Work:
     def __init__(self, engine: CompilingEngine, settings: CompileSettings, observer: Observer, run: RunFolder) -> None:
         self._engine, self._settings, self._observer, self._run = engine, settings, observer, run
         self._tensors: dict[str, Tensor] = {}
-        self._about: dict[str, Any] = {"part": 0}
+        self._about: dict[str, Any] = {"part": 0, "tails": []}
         if (kept := run.load_state()) is not None:
             self._tensors, self._about = kept
             observer.note(f"Going on after an interruption: part {self._about['part'] + 1}, step {self._about.get('step', 0)}.")
+
+    @property
+    def tails(self) -> list[str]:
+        """The text tail of every part that is done; empty where it has none."""
+        return self._about["tails"]
 
     def part(self, number: int, part: compaction.Part, name: str) -> tuple[Tensor, Tensor]:
         """Keys and values of one part, L H N D each."""
@@ -95,7 +101,7 @@ class _Work:
             )
         else:
             reading = compaction.Reading(self._engine, part.token_ids, name=name, observer=self._observer)
-            small = reading.compact(part.positions, self._settings)
+            small = reading.compact(part.positions - part.tail, self._settings)
             key_LHND, value_LHND = reading.whole.key_LHND, reading.whole.value_LHND
             start = (small.key_LHND, small.value_LHND)
             # A part that keeps all its positions is the text itself: nothing was asked, and there is nothing to learn.
@@ -104,9 +110,10 @@ class _Work:
             self._about |= {"rows": [[(row.prompt, row.targets[0]) for row in kind] for kind in rows], "step": 0}
             self._run.save_state(self._tensors, self._about)
         made = self._trained(start, study.prepare(self._engine, key_LHND, value_LHND, *rows)) if any(rows) else start
+        made, said = tail.append(self._engine, part.token_ids, (key_LHND, value_LHND), made, room=part.tail)
         finished = {name: tensor for name, tensor in self._tensors.items() if name.startswith("done.")}
         self._tensors = finished | {f"done.{number}.key": made[0], f"done.{number}.value": made[1]}
-        self._about = {"part": number + 1}
+        self._about = {"part": number + 1, "tails": [*self.tails, said]}
         self._run.save_state(self._tensors, self._about)
         return made
 
