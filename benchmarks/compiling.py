@@ -206,7 +206,7 @@ def _measured(engine: Any, name: str, text: str, questions: Sequence[tuple[str, 
         "methods": {},
     }
     for ratio in size.ratios:
-        methods = {select: ("compact", {"select": select, "fit": False}) for select in SIMPLE}
+        methods: dict[str, tuple[str, dict[str, Any]]] = {select: ("compact", {"select": select}) for select in SIMPLE}
         methods |= {"compact": ("compact", {}), "distil": ("distil", {})}
         for label, (method, options) in methods.items():
             began = time.process_time()

@@ -127,7 +127,7 @@ def test_a_report_stores_nothing(foreword: Any, tiny: Path, tmp_path: Path, home
 def test_options_that_cannot_be(foreword: Any, source: Path, tmp_path: Path):
     assert "Name the prefix" in foreword("compile", source).stderr
     assert "not both" in foreword("compile", source, "-o", "x", "--positions", 4, "--ratio", 2).stderr
-    assert "must be one of attention" in foreword("compile", source, "-o", "x", "--select", "luck").stderr
+    assert "must be one of fitted" in foreword("compile", source, "-o", "x", "--select", "luck").stderr
     assert "No `telepathy` among compilers" in foreword("compile", source, "-o", "x", "--method", "telepathy").stderr
     assert "There is no folder" in foreword("compile", source, "--report", "--plot", tmp_path / "none" / "x.png").stderr
 

@@ -30,9 +30,8 @@ def compile_file(
     positions: Annotated[int | None, typer.Option(min=1, help="How many positions the prefix shall have.")] = None,
     ratio: Annotated[float | None, typer.Option(min=1.0, help="How many times fewer positions than tokens.  [default: 10]")] = None,
     select: Annotated[
-        str, typer.Option(help="Which positions are kept: attention, kvzip, heavy-hitter, random or truncate.")
-    ] = "attention",
-    fit: Annotated[bool, typer.Option("--fit/--no-fit", help="Move what is kept so that it stands for the whole text.")] = True,
+        str, typer.Option(help="How positions are chosen: fitted, or, for comparison, attention, kvzip, heavy-hitter, random or truncate.")
+    ] = "fitted",
     questions: Annotated[int, typer.Option(min=0, help="Questions that the model asks itself about the text.")] = 32,
     tail: Annotated[
         int, typer.Option(min=0, help="Positions that may go to a tail: numbers, ids, names and quotes of the text, kept as they are.")
@@ -81,7 +80,6 @@ def compile_file(
         positions=positions,
         ratio=ratio,
         select=select,
-        fit=fit,
         questions=questions,
         tail=tail,
         steps=steps,

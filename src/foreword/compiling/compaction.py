@@ -9,7 +9,7 @@ Axes: L layer, H KV head, N virtual position, T token, M query, D head dimension
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,15 @@ from torch import Tensor
 from foreword.compiling import matching, references, selection
 from foreword.compiling.observer import Observer
 from foreword.compiling.settings import CompileSettings
+from foreword.engine import Asked
 from foreword.errors import ConfigError
 
 if TYPE_CHECKING:
     from foreword.compiling.compiler import CompilingEngine
     from foreword.prefix.artifact import Prefix
 
+ROUNDS = 2
+"""Fits one after the other: the first to what is asked behind the whole text, the next to what is then asked behind the smaller prefix."""
 LEAST_QUERIES = 512
 QUERIES_PER_POSITION = 2
 """Reference tokens kept for each position that is to be fitted, so that its value is not fitted to noise."""
@@ -105,30 +108,12 @@ class Reading:
     def compact(self, positions: int, settings: CompileSettings) -> Prefix:
         """The part in that many positions; the whole of it where it has no more."""
         from foreword.prefix.artifact import Prefix
-        from foreword.prefix.rotary import rotate
 
         if positions >= self.whole.positions:
             return self.whole
-        key_LHTD, value_LHTD = self.whole.key_LHND, self.whole.value_LHND
-        if settings.select == "truncate":
-            # What a token is does not depend on what follows it.
-            start = {"key_LHND": key_LHTD[:, :, :positions], "value_LHND": value_LHTD[:, :, :positions]}
-            return Prefix.make(kind="compacted", **start, **self._identity)
-        if self.heard is None and (settings.fit or settings.select in ("attention", "kvzip")):
-            self.listen(positions, settings)
-        chooser = _Chooser(self._engine, self._token_ids, self.whole, positions, settings, self.heard)
-        self._observer.stage("fitting" if settings.fit else "choosing", len(key_LHTD))
-        layers = []
-        for layer in range(len(key_LHTD)):
-            layers.append([chooser.head(layer, head) for head in range(key_LHTD.shape[1])])
-            self._observer.advance(1)
-        key_LHND = torch.stack([torch.stack([key for key, _ in heads]) for heads in layers])
-        value_LHND = torch.stack([torch.stack([value for _, value in heads]) for heads in layers])
-        if self._engine.geometry.rotary:
-            # What follows a prefix stands right behind it; turned back, keys are as far from it as they were in the text.
-            key_LHND = rotate(key_LHND, self._engine.geometry, positions - self.whole.positions)
-        tensors = {"key_LHND": key_LHND.to(key_LHTD.dtype), "value_LHND": value_LHND.to(value_LHTD.dtype)}
-        return Prefix.make(kind="compacted", **tensors, **self._identity)
+        dtype = self.whole.key_LHND.dtype
+        key_LHND, value_LHND = self._smaller(positions, settings)
+        return Prefix.make(kind="compacted", key_LHND=key_LHND.to(dtype), value_LHND=value_LHND.to(dtype), **self._identity)
 
     def listen(self, positions: int, settings: CompileSettings) -> None:
         """Collects the reference queries, enough for that many positions; `compact` does it where it was not done."""
@@ -136,66 +121,105 @@ class Reading:
             self._engine,
             self._token_ids,
             self.whole,
-            kept=min(self.whole.positions, max(LEAST_QUERIES, QUERIES_PER_POSITION * positions)),
-            questions=settings.questions if settings.fit or settings.select == "attention" else 0,
+            kept=self._kept_queries(positions),
+            questions=0 if settings.select == "kvzip" else settings.questions,
             seed=settings.seed,
             observer=self._observer,
         )
 
+    def _kept_queries(self, positions: int) -> int:
+        return min(self.whole.positions, max(LEAST_QUERIES, QUERIES_PER_POSITION * positions))
 
-class _Chooser:
-    """Chooses and fits one head at a time; holds what all heads of one text share."""
-
-    def __init__(
-        self,
-        engine: CompilingEngine,
-        token_ids: tuple[int, ...],
-        whole: Prefix,
-        positions: int,
-        settings: CompileSettings,
-        heard: references.References | None,
-    ) -> None:
-        self._whole, self._positions, self._settings = whole, positions, settings
-        self._reach = engine.reach
-        self._heard = heard
-        self._asked = None if heard is None else heard.all
+    def _smaller(self, positions: int, settings: CompileSettings) -> tuple[Tensor, Tensor]:
+        key_LHTD, value_LHTD = self.whole.key_LHND, self.whole.value_LHND
+        if settings.select == "truncate":
+            # What a token is does not depend on what follows it.
+            return key_LHTD[:, :, :positions], value_LHTD[:, :, :positions]
+        # What follows a prefix stands right behind it; turned back, keys are as far from it as they were in the text.
+        back = positions - self.whole.positions
+        heads = _Heads(self._engine.reach, self._turned(key_LHTD.float(), back), value_LHTD.float(), positions)
+        if settings.select == "random":
+            score_T = selection.at_random(self.whole.positions, seed=settings.seed)
+            return self._each(heads, "choosing", lambda layer, head: heads.best(layer, head, score_T))
         if settings.select == "heavy-hitter":
-            before = len(token_ids) - selection.observed(len(token_ids))
-            self._last = engine.asked(
-                token_ids[before:], whole.key_LHND[:, :, :before], whole.value_LHND[:, :, :before], kept=range(len(token_ids) - before)
+            last = selection.observed(self.whole.positions)
+            before = self.whole.positions - last
+            observed = self._engine.asked(self._token_ids[before:], key_LHTD[:, :, :before], value_LHTD[:, :, :before], kept=range(last))
+            observed = self._turned_queries(observed, back)
+            return self._each(heads, "choosing", lambda layer, head: heads.by_last_tokens(layer, head, observed, last))
+        if self.heard is None:
+            self.listen(positions, settings)
+        assert self.heard is not None
+        asked = self._turned_queries(self.heard.reading if settings.select == "kvzip" else self.heard.all, back)
+        if settings.select != "fitted":
+            return self._each(heads, "choosing", lambda layer, head: heads.by_attention(layer, head, asked))
+        found = self._each(heads, "fitting", lambda layer, head: heads.fitted(layer, head, asked))
+        for _ in range(ROUNDS - 1):
+            asked = references.heard_behind(
+                self._engine, self.heard, *found, kept=self._kept_queries(positions), seed=settings.seed, observer=self._observer
             )
+            found = self._each(heads, "fitting again", lambda layer, head, asked=asked: heads.fitted(layer, head, asked))
+        return found
 
-    def head(self, layer: int, head: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of one head, N D each."""
-        first = self._first_seen(layer)
-        key_TD, value_TD = self._whole.key_LHND[layer, head, first:].float(), self._whole.value_LHND[layer, head, first:].float()
-        if len(key_TD) == self._positions:
-            return key_TD, value_TD
-        if self._heard is None or self._asked is None:
-            kept_N = selection.kept(self._scores_without_references(layer, head, key_TD), self._positions)
-            return key_TD[kept_N], value_TD[kept_N]
-        query_MD, beside_M = self._asked.query_LHMD[layer, head], self._asked.beside_LHM[layer, head]
-        weights_MT, share_M = matching.attention(query_MD, beside_M, key_TD)
-        if self._settings.select == "attention":
-            score_T = selection.by_attention(weights_MT, share_M)
-        elif self._settings.select == "kvzip":
-            reading = self._heard.reading.beside_LHM.shape[2]
-            score_T = selection.by_attention(weights_MT[:reading], share_M[:reading])
-        else:
-            score_T = self._scores_without_references(layer, head, key_TD)
-        kept_N = selection.kept(score_T, self._positions)
-        if not self._settings.fit:
-            return key_TD[kept_N], value_TD[kept_N]
-        return matching.fit(query_MD, weights_MT, share_M, key_TD, value_TD, kept_N)
+    def _each(self, heads: _Heads, doing: str, one: Callable[[int, int], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Keys and values of all layers and heads, in the model's dtype."""
+        layers, kv_heads = self.whole.key_LHND.shape[:2]
+        self._observer.stage(doing, layers)
+        found = []
+        for layer in range(layers):
+            found.append([one(layer, head) for head in range(kv_heads)])
+            self._observer.advance(1)
+        dtype = self.whole.key_LHND.dtype
+        key_LHND = torch.stack([torch.stack([key for key, _ in heads]) for heads in found]).to(dtype)
+        return key_LHND, torch.stack([torch.stack([value for _, value in heads]) for heads in found]).to(dtype)
 
-    def _scores_without_references(self, layer: int, head: int, key_TD: Tensor) -> Tensor:
-        if self._settings.select == "random":
-            return selection.at_random(len(key_TD), seed=self._settings.seed)
-        return selection.by_last_tokens(self._last, layer, head, key_TD, selection.observed(self._whole.positions))
+    def _turned(self, tensor_LHND: Tensor, by: int) -> Tensor:
+        """Keys or queries moved by so many positions; as they are where nothing turns with position."""
+        from foreword.prefix.rotary import rotate
 
-    def _first_seen(self, layer: int) -> int:
-        """The first position that a token behind the text sees; where a sliding window shows no more than are kept, all seen are kept."""
-        reach = self._reach[layer]
-        if reach is None:
-            return 0
-        return max(0, self._whole.positions - max(reach - 1, self._positions))
+        return rotate(tensor_LHND, self._engine.geometry, by) if self._engine.geometry.rotary else tensor_LHND
+
+    def _turned_queries(self, asked: Asked, by: int) -> Asked:
+        return Asked(query_LHMD=self._turned(asked.query_LHMD, by), beside_LHM=asked.beside_LHM)
+
+
+class _Heads:
+    """Chooses and fits the positions of one layer and head; holds the keys and values to choose from."""
+
+    def __init__(self, reach_L: Sequence[int | None], key_LHTD: Tensor, value_LHTD: Tensor, positions: int) -> None:
+        self._reach_L, self._key_LHTD, self._value_LHTD, self._positions = reach_L, key_LHTD, value_LHTD, positions
+
+    def best(self, layer: int, head: int, score_T: Tensor) -> tuple[Tensor, Tensor]:
+        """The keys and values with the highest scores, of those that are seen from behind the text: N D each."""
+        key_SD, value_SD = self._seen(layer, head)
+        kept_N = selection.kept(score_T[len(score_T) - len(key_SD) :], self._positions)
+        return key_SD[kept_N], value_SD[kept_N]
+
+    def by_last_tokens(self, layer: int, head: int, asked: Asked, last: int) -> tuple[Tensor, Tensor]:
+        """Those that the text's last tokens attend to."""
+        key_SD, _ = self._seen(layer, head)
+        return self.best(layer, head, selection.by_last_tokens(asked, layer, head, key_SD, last))
+
+    def by_attention(self, layer: int, head: int, asked: Asked) -> tuple[Tensor, Tensor]:
+        """Those that reference queries attend to."""
+        key_SD, _ = self._seen(layer, head)
+        return self.best(layer, head, selection.by_attention(*_attention(asked, layer, head, key_SD)))
+
+    def fitted(self, layer: int, head: int, asked: Asked) -> tuple[Tensor, Tensor]:
+        """The same, moved so that attention over them gives what attention over all gave."""
+        key_SD, value_SD = self._seen(layer, head)
+        if len(key_SD) == self._positions:
+            return key_SD, value_SD
+        weights_MS, share_M = _attention(asked, layer, head, key_SD)
+        kept_N = selection.kept(selection.by_attention(weights_MS, share_M), self._positions)
+        return matching.fit(asked.query_LHMD[layer, head], weights_MS, share_M, key_SD, value_SD, kept_N)
+
+    def _seen(self, layer: int, head: int) -> tuple[Tensor, Tensor]:
+        """What a token behind the text sees, S D each; where a sliding window shows fewer than are kept, as many last ones as are kept."""
+        reach, tokens = self._reach_L[layer], self._key_LHTD.shape[2]
+        first = 0 if reach is None else max(0, tokens - max(reach - 1, self._positions))
+        return self._key_LHTD[layer, head, first:], self._value_LHTD[layer, head, first:]
+
+
+def _attention(asked: Asked, layer: int, head: int, key_SD: Tensor) -> tuple[Tensor, Tensor]:
+    return matching.attention(asked.query_LHMD[layer, head], asked.beside_LHM[layer, head], key_SD)

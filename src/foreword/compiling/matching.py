@@ -23,6 +23,8 @@ KEY_RIDGE, VALUE_RIDGE = 1e-2, 1.0
 """Pull towards the kept keys and values as they were, relative to the diagonal of the normal equations. With a tenth of it for values, or a
 hundredth, questions that are not among the references are answered worse than without any fit (`docs/lab-notes.md`)."""
 KEYS_AT_A_TIME = 128
+LIFTING_QUERIES = 2048
+"""Most queries that say how keys are lifted: there are only D numbers to find for each key."""
 
 
 def attention(query_MD: Tensor, beside_M: Tensor, key_TD: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,6 +65,8 @@ def _lifts(kept_MN: Tensor, share_M: Tensor) -> Tensor:
 
 def _lifted(query_MD: Tensor, counted_MN: Tensor, key_ND: Tensor, lift_N: Tensor) -> Tensor:
     """Keys moved as little as needed to score `lift_N` more with the queries that attend to them: one ridge regression for each key."""
+    every = -(-len(query_MD) // LIFTING_QUERIES)
+    query_MD, counted_MN = query_MD[::every], counted_MN[::every]
     M, D = query_MD.shape
     squares_ME = (query_MD[:, :, None] * query_MD[:, None, :]).view(M, D * D)
     moved = []

@@ -77,17 +77,32 @@ def collect(
         questions: how many questions to ask.
     """
     reading_rows = _reading_rows(engine, token_ids)
-    reading = _read_again(engine, reading_rows, prefix, kept=kept, seed=seed, observer=observer)
+    tensors = (prefix.key_LHND, prefix.value_LHND)
+    observer.stage("reading the text again", len(reading_rows))
+    reading = _read_again(engine, reading_rows, tensors, kept=kept, seed=seed, observer=observer)
     if not questions:
         return References(reading=reading, asking=None, reading_rows=reading_rows, asking_rows=())
     observer.stage("asking itself questions", 3 * questions)
     asked_rows = asking_rows(engine, token_ids, prefix, questions=questions, seed=seed, observer=observer)
-    parts = []
-    for row in asked_rows:
-        whole = (*row.prompt, *row.targets[0])
-        parts.append(engine.asked(whole, prefix.key_LHND, prefix.value_LHND, kept=range(len(whole))))
-        observer.advance(1)
-    return References(reading=reading, asking=_joined(parts), reading_rows=reading_rows, asking_rows=asked_rows)
+    asking = _joined([_asked(engine, row, tensors, observer) for row in asked_rows])
+    return References(reading=reading, asking=asking, reading_rows=reading_rows, asking_rows=asked_rows)
+
+
+def heard_behind(
+    engine: CompilingEngine, found: References, key_LHND: Tensor, value_LHND: Tensor, *, kept: int, seed: int, observer: Observer
+) -> Asked:
+    """What the same tokens ask behind other keys and values: those of a smaller prefix, say, where queries of deeper layers differ."""
+    observer.stage("listening behind the smaller prefix", len(found.reading_rows) + len(found.asking_rows))
+    tensors = (key_LHND, value_LHND)
+    reading = _read_again(engine, found.reading_rows, tensors, kept=kept, seed=seed, observer=observer)
+    return _joined([reading, *(_asked(engine, row, tensors, observer) for row in found.asking_rows)])
+
+
+def _asked(engine: CompilingEngine, row: Row, tensors: tuple[Tensor, Tensor], observer: Observer) -> Asked:
+    whole = (*row.prompt, *row.targets[0])
+    found = engine.asked(whole, *tensors, kept=range(len(whole)))
+    observer.advance(1)
+    return found
 
 
 def _reading_rows(engine: CompilingEngine, token_ids: Sequence[int]) -> tuple[Row, ...]:
@@ -96,15 +111,17 @@ def _reading_rows(engine: CompilingEngine, token_ids: Sequence[int]) -> tuple[Ro
     return tuple(Row(prompt=prompt, targets=(tuple(token_ids[start : start + size]),)) for start in range(0, len(token_ids), size))
 
 
-def _read_again(engine: CompilingEngine, rows: Sequence[Row], prefix: Prefix, *, kept: int, seed: int, observer: Observer) -> Asked:
+def _read_again(
+    engine: CompilingEngine, rows: Sequence[Row], tensors: tuple[Tensor, Tensor], *, kept: int, seed: int, observer: Observer
+) -> Asked:
     draw = random.Random(seed)
-    observer.stage("reading the text again", len(rows))
+    tokens = sum(len(row.targets[0]) for row in rows)
     parts = []
     for row in rows:
         start, size = len(row.prompt), len(row.targets[0])
-        count = min(size, -(-kept * size // prefix.positions))
+        count = min(size, -(-kept * size // tokens))
         places = sorted(draw.sample(range(start, start + size), count))
-        parts.append(engine.asked((*row.prompt, *row.targets[0]), prefix.key_LHND, prefix.value_LHND, kept=places))
+        parts.append(engine.asked((*row.prompt, *row.targets[0]), *tensors, kept=places))
         observer.advance(1)
     return _joined(parts)
 

@@ -22,15 +22,10 @@ if TYPE_CHECKING:
     from foreword.prefix.artifact import Prefix
 
 RATIOS = (4.0, 8.0, 16.0, 32.0)
-METHODS = {
-    "truncate": ("truncate", False),
-    "heavy-hitter": ("heavy-hitter", False),
-    "kvzip": ("kvzip", False),
-    "compact": ("attention", True),
-}
-"""Name in the report: selection, and whether what is kept is fitted."""
-
-
+METHODS = {"truncate": "truncate", "heavy-hitter": "heavy-hitter", "kvzip": "kvzip", "compact": "fitted"}
+"""Name in the report, and how it chooses positions."""
+LISTENING = ("kvzip", "fitted")
+"""Ways to choose that need reference queries."""
 LEAST_QUESTIONS = 4
 
 
@@ -105,15 +100,16 @@ def report(
     lines = [line("text", reading.whole, prefill)]
     listening = 0.0
     for positions in sizes:
-        for method, (select, fit) in METHODS.items():
-            chosen = settings.model_copy(update={"select": select, "fit": fit})
-            before, heard = time.process_time(), reading.heard
-            if heard is None and (fit or select == "kvzip"):
+        for method, select in METHODS.items():
+            chosen = settings.model_copy(update={"select": select})
+            began = time.process_time()
+            if reading.heard is None and select in LISTENING:
                 reading.listen(sizes[0], settings)
-                listening = time.process_time() - before
-                before = time.process_time()
+                listening = time.process_time() - began
+                began = time.process_time()
             prefix = reading.compact(positions, chosen)
-            lines.append(line(method, prefix, time.process_time() - before + prefill + (listening if fit or select == "kvzip" else 0.0)))
+            shared = prefill + (listening if select in LISTENING else 0.0)
+            lines.append(line(method, prefix, time.process_time() - began + shared))
     return Report(tokens=len(token_ids), questions=len(taught), nats_without=without, lines=tuple(lines))
 
 

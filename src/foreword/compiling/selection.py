@@ -1,5 +1,6 @@
 """Which positions of a text's keys and values to keep; each layer and KV head may keep others. Named in `settings.SELECTIONS`.
 
+`fitted`        as `attention`, and what is kept is moved to stand for the whole text (`matching.py`)
 `attention`     those to which some reference query attends most (Zweiger et al. 2026, with the largest share in place of the mean square)
 `kvzip`         the same, of queries from reading the text again only (Kim et al. 2025)
 `heavy-hitter`  those that the text's own last tokens attended to, smoothed over neighbours, and these tokens (SnapKV, Li et al. 2024)

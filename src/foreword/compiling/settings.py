@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-SELECTIONS = ("attention", "kvzip", "heavy-hitter", "random", "truncate")
+SELECTIONS = ("fitted", "attention", "kvzip", "heavy-hitter", "random", "truncate")
 """How kept positions are chosen; `compiling/selection.py` explains each."""
 
 
@@ -16,7 +16,6 @@ class CompileSettings(BaseModel):
         positions: how many positions the prefix shall have.
         ratio: in place of `positions`, how many times fewer than the text has tokens.
         select: how kept positions are chosen.
-        fit: move the kept keys and values so that they stand for the whole text; otherwise they stay as they were.
         questions: how many questions the model asks itself about the text, to see what a user's queries look like.
         tail: how many of the positions may go to a text tail (`compiling/tail.py`): exact strings of the text, kept as they are.
         steps: `distil`: training steps.
@@ -28,8 +27,7 @@ class CompileSettings(BaseModel):
     chat: bool = False
     positions: int | None = Field(default=None, ge=1)
     ratio: float | None = Field(default=None, ge=1.0, allow_inf_nan=False)
-    select: str = "attention"
-    fit: bool = True
+    select: str = "fitted"
     questions: int = Field(default=32, ge=0, le=1000)
     tail: int = Field(default=0, ge=0)
     steps: int = Field(default=100, ge=1, le=100_000)

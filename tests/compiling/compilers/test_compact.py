@@ -54,11 +54,10 @@ def settings(**fields: Any) -> CompileSettings:
 
 @pytest.mark.parametrize("family", tiny_models.FAMILIES)
 @pytest.mark.parametrize("select", SELECTIONS)
-@pytest.mark.parametrize("fit", [True, False])
-def test_every_way_in_every_family(load_tiny: Any, family: Any, select: str, fit: bool):
+def test_every_way_in_every_family(load_tiny: Any, family: Any, select: str):
     engine = load_tiny(family)
     whole = text.compile_source(engine, TEXT, name="whole")
-    prefix = compact.compile_source(engine, TEXT, name="small", settings=settings(select=select, fit=fit))
+    prefix = compact.compile_source(engine, TEXT, name="small", settings=settings(select=select))
     assert prefix.positions == round(whole.positions / 8)
     assert (prefix.header.kind, prefix.header.prompt_format) == ("compacted", "continuation")
     assert recipe(prefix)["tokens"] == whole.positions
@@ -71,7 +70,7 @@ def test_every_way_in_every_family(load_tiny: Any, family: Any, select: str, fit
 def test_unfitted_positions_are_the_texts_own_at_their_old_distance(load_tiny: Any, select: str):
     engine = load_tiny("llama")
     whole = text.compile_source(engine, TEXT, name="whole")
-    prefix = compact.compile_source(engine, TEXT, name="small", settings=settings(select=select, fit=False))
+    prefix = compact.compile_source(engine, TEXT, name="small", settings=settings(select=select))
     moved_LHTD = rotate(whole.key_LHND, engine.geometry, prefix.positions - whole.positions)
     apart = torch.cdist(prefix.key_LHND, moved_LHTD, compute_mode="donot_use_mm_for_euclid_dist")
     assert apart.amin(-1).max() < 1e-4
@@ -114,7 +113,13 @@ def test_a_text_longer_than_the_window_goes_in_parts(load_tiny: Any, family: Any
 def test_progress_is_told_to_the_end(load_tiny: Any):
     heard = Heard()
     compact.compile_source(load_tiny("llama"), TEXT, name="small", settings=settings(), observer=heard)
-    assert [stage[0] for stage in heard.stages][1:] == ["reading the text again", "asking itself questions", "fitting"]
+    assert [stage[0] for stage in heard.stages][1:] == [
+        "reading the text again",
+        "asking itself questions",
+        "fitting",
+        "listening behind the smaller prefix",
+        "fitting again",
+    ]
     assert all(done == total for _, total, done in heard.stages)
 
 
@@ -139,7 +144,7 @@ def test_sizes_that_cannot_be(load_tiny: Any):
     ("fields", "message"),
     [
         ({"positions": 5, "ratio": 2}, "not both"),
-        ({"select": "luck"}, "must be one of attention, kvzip"),
+        ({"select": "luck"}, "must be one of fitted, attention"),
         ({"ratio": 0.5}, "greater than or equal to 1"),
         ({"ratio": float("nan")}, "finite"),
         ({"colour": "red"}, "Extra inputs"),
@@ -169,13 +174,12 @@ def test_a_fitted_prefix_of_a_real_text_keeps_more_than_its_start(smollm2_float3
     filler = "Opening hours differ from season to season, and guests are asked to call before they come. " * 8
     whole = text.compile_source(engine, filler + TEXT + filler, name="whole")
 
-    def nats(select: str, fit: bool) -> float:
-        prefix = compact.compile_source(
-            engine, filler + TEXT + filler, name="small", settings=CompileSettings(ratio=8, select=select, fit=fit, questions=4)
-        )
+    def nats(select: str) -> float:
+        chosen = CompileSettings(ratio=8, select=select, questions=4)
+        prefix = compact.compile_source(engine, filler + TEXT + filler, name="small", settings=chosen)
         return float(-engine.target_log_probs(rows, prefix.key_LHND, prefix.value_LHND).mean())
 
     with torch.inference_mode():
         best = float(-engine.target_log_probs(rows, whole.key_LHND, whole.value_LHND).mean())
-        fitted, start = nats("attention", True), nats("truncate", False)
+        fitted, start = nats("fitted"), nats("truncate")
     assert best - 0.05 < fitted < start - 0.2

@@ -104,7 +104,9 @@ class _Work:
             small = reading.compact(part.positions - part.tail, self._settings)
             key_LHND, value_LHND = reading.whole.key_LHND, reading.whole.value_LHND
             start = (small.key_LHND, small.value_LHND)
-            # A part that keeps all its positions is the text itself: nothing was asked, and there is nothing to learn.
+            if reading.heard is None and small.positions < reading.whole.positions:
+                reading.listen(small.positions, self._settings)
+            # A part that keeps all its positions is the text itself: there is nothing to learn.
             rows = ((), ()) if reading.heard is None else (reading.heard.reading_rows, reading.heard.asking_rows)
             self._tensors |= {"start.key": start[0], "start.value": start[1]}
             self._about |= {"rows": [[(row.prompt, row.targets[0]) for row in kind] for kind in rows], "step": 0}
