@@ -69,9 +69,11 @@ bench: install  ## the benchmarks, each beside its peer (long)
 	$(BIN)/python -m benchmarks.tuning
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.personalize
+	$(BIN)/python -m benchmarks.compiling
 
 bench-vllm: install $(VLLM_VENV)/.installed  ## what prefixes cost on vLLM
 	$(BIN)/python -m benchmarks.serving_vllm --vllm $(VLLM_VENV)/bin/vllm
+	$(BIN)/python -m benchmarks.public_load --vllm $(VLLM_VENV)/bin/vllm
 
 lock:  ## write requirements/dev.lock anew from pyproject.toml
 	$(PYTHON) -m venv $(UV)

@@ -28,7 +28,7 @@ RESULT = Path(__file__).with_name("results") / "compiling.json"
 SETS = ("multidoc2dial", "qasper", "quality", "cuad", "dictionary")
 SIMPLE = ("truncate", "random", "heavy-hitter", "kvzip")
 ANSWER_TOKENS, MOST_QUESTIONS = 60, 20
-PREFILL_TOKENS, DOCUMENT_TOKENS = 2000, 6000
+DOCUMENT_TOKENS = 6000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,18 +38,21 @@ class Size:
     Attributes:
         tokens: of each document, which is cut there.
         documents: of each set.
+        distilled: on how many of the documents `distil` is measured too, at a tenth of the tokens; it takes longer than all others.
     """
 
     sets: Sequence[str]
     tokens: int
     documents: int
     ratios: Sequence[float]
+    distilled: int
     prompts: int
     turns: int
+    prefill_tokens: int
 
 
-FULL = Size(sets=SETS, tokens=2000, documents=2, ratios=(10.0, 20.0), prompts=200, turns=5)
-QUICK = Size(sets=("multidoc2dial",), tokens=400, documents=1, ratios=(10.0,), prompts=8, turns=2)
+FULL = Size(sets=SETS, tokens=2000, documents=1, ratios=(10.0, 20.0), distilled=2, prompts=200, turns=5, prefill_tokens=2000)
+QUICK = Size(sets=("multidoc2dial",), tokens=300, documents=1, ratios=(10.0,), distilled=0, prompts=8, turns=2, prefill_tokens=800)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,7 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(data: Path, size: Size) -> dict[str, Any]:
     """Every figure but memory."""
     figures = _exact(data, size)
-    documents = [_measured(engine_of("bfloat16"), *document, size) for document in _documents(data, size)]
+    engine = engine_of("bfloat16")
+    documents = [
+        _measured(engine, *document, size, distilled=number < size.distilled) for number, document in enumerate(_documents(data, size))
+    ]
     return figures | _summary(documents, size.ratios) | {"documents": documents}
 
 
@@ -127,17 +133,17 @@ def _exact(data: Path, size: Size) -> dict[str, Any]:
     return {
         "text_same_greedy": f"{same} of {len(turns)}",
         "text_max_log_prob_difference": apart,
-        **_first_token(engine_of("bfloat16"), data, size.turns),
+        **_first_token(engine_of("bfloat16"), data, size),
     }
 
 
-def _first_token(engine: Any, data: Path, turns: int) -> dict[str, Any]:
+def _first_token(engine: Any, data: Path, size: Size) -> dict[str, Any]:
     """Time to first token behind a compiled context over that of reading the context; the two take turns."""
     from foreword.compiling.compilers.text import compile_source
     from foreword.compiling.settings import CompileSettings
     from foreword.types import Message, Sampling
 
-    text = _cut(engine, shared_tasks.long_documents(data, "qasper", 1)[0][0], PREFILL_TOKENS)
+    text = _cut(engine, shared_tasks.long_documents(data, "qasper", 1)[0][0], size.prefill_tokens)
     prefix = compile_source(engine, text, name="text", settings=CompileSettings(chat=True))
     question = Message(role="user", content="What is this text about?")
     sampling = Sampling(max_new_tokens=1, ignore_end=True)
@@ -148,7 +154,7 @@ def _first_token(engine: Any, data: Path, turns: int) -> dict[str, Any]:
         return time.perf_counter() - began
 
     read, kept = [], []
-    for turn in range(turns + 1):
+    for turn in range(size.turns + 1):
         took = seconds((Message(role="system", content=text), question)), seconds((question,), prefix=prefix)
         if turn:
             read.append(took[0])
@@ -174,9 +180,10 @@ def _documents(data: Path, size: Size) -> Iterator[tuple[str, str, list[tuple[st
             yield f"{name}-{number}", text, questions
 
 
-def _measured(engine: Any, name: str, text: str, questions: Sequence[tuple[str, str]], size: Size) -> dict[str, Any]:
-    """Gain and cost of every method on one document."""
-    from foreword.compiling import compiler, divergence
+def _measured(engine: Any, name: str, text: str, questions: Sequence[tuple[str, str]], size: Size, *, distilled: bool) -> dict[str, Any]:
+    """Gain and cost of every method on one document. Methods that need reference queries share them; each counts their cost as its own."""
+    from foreword.compiling import compaction, compiler, divergence, source
+    from foreword.compiling.observer import Silent
     from foreword.compiling.settings import CompileSettings
     from foreword.engine import Row
     from foreword.prefix.operations import quantize
@@ -205,24 +212,32 @@ def _measured(engine: Any, name: str, text: str, questions: Sequence[tuple[str, 
         "int8_top1": _same_top(engine, rows, whole, quantize(whole)),
         "methods": {},
     }
+
+    def add(label: str, prefix: Any, seconds: float) -> None:
+        apart = float(divergence.mean_divergence(engine, taught, prefix.key_LHND, prefix.value_LHND).mean())
+        figures = {"positions": prefix.positions, "nats": apart, "gain": 1 - apart / float(without.mean()), "prefills": seconds / prefill}
+        found["methods"][label] = figures
+        sys.stderr.write(f"{name} {label}: {json.dumps(figures)}\n")
+        if label.startswith(("compact", "distil")):
+            found["unrelated_loss_change"][label] = _unrelated_loss(engine, prefix) / unrelated - 1
+
+    began = time.process_time()
+    reading = compaction.Reading(engine, source.tokens_of(engine, text, chat=False), name="small", observer=Silent())
+    read = time.process_time() - began
+    listened = {"truncate": 0.0, "random": 0.0, "heavy-hitter": 0.0}
+    for label, select in (("kvzip", "kvzip"), ("compact", "fitted")):
+        began = time.process_time()
+        reading.listen(round(whole.positions / min(size.ratios)), CompileSettings(select=select))
+        listened[label] = time.process_time() - began
     for ratio in size.ratios:
-        methods: dict[str, tuple[str, dict[str, Any]]] = {select: ("compact", {"select": select}) for select in SIMPLE}
-        methods |= {"compact": ("compact", {}), "distil": ("distil", {})}
-        for label, (method, options) in methods.items():
+        for label, select in {**{name: name for name in SIMPLE}, "compact": "fitted"}.items():
             began = time.process_time()
-            settings = CompileSettings(ratio=ratio, **options)
-            prefix = compiler.get(method).compile_source(engine, text, name="small", settings=settings)
-            cost = (time.process_time() - began) / prefill
-            apart = divergence.mean_divergence(engine, taught, prefix.key_LHND, prefix.value_LHND)
-            found["methods"][f"{label}-{ratio:g}x"] = {
-                "positions": prefix.positions,
-                "nats": float(apart.mean()),
-                "gain": 1 - float(apart.mean() / without.mean()),
-                "prefills": cost,
-            }
-            sys.stderr.write(f"{name} {label} {ratio:g}x: {json.dumps(found['methods'][f'{label}-{ratio:g}x'])}\n")
-            if label in ("compact", "distil"):
-                found["unrelated_loss_change"][f"{label}-{ratio:g}x"] = _unrelated_loss(engine, prefix) / unrelated - 1
+            prefix = reading.compact(round(whole.positions / ratio), CompileSettings(select=select))
+            add(f"{label}-{ratio:g}x", prefix, time.process_time() - began + read + listened[label])
+    if distilled:
+        began = time.process_time()
+        prefix = compiler.get("distil").compile_source(engine, text, name="small", settings=CompileSettings(ratio=10.0))
+        add("distil-10x", prefix, time.process_time() - began)
     return found
 
 
@@ -260,18 +275,19 @@ def _same_top(engine: Any, rows: Sequence[Any], prefix: Any, rounded: Any) -> fl
 
 def _summary(documents: Sequence[dict[str, Any]], ratios: Sequence[float]) -> dict[str, Any]:
     """Means over documents; and where `compact` stands beside the best simple method of each document."""
-    labels = list(documents[0]["methods"])
-    means = {
-        label: {key: statistics.fmean(document["methods"][label][key] for document in documents) for key in ("gain", "prefills")}
-        for label in labels
-    }
-    figures: dict[str, Any] = {"gains": means}
+    labels = dict.fromkeys(label for document in documents for label in document["methods"])
+    figures: dict[str, Any] = {"gains": {}}
+    for label in labels:
+        several = [document["methods"][label] for document in documents if label in document["methods"]]
+        figures["gains"][label] = {key: statistics.fmean(one[key] for one in several) for key in ("gain", "prefills")}
     for ratio in ratios:
         best = [max(document["methods"][f"{name}-{ratio:g}x"]["gain"] for name in SIMPLE) for document in documents]
         mine = [document["methods"][f"compact-{ratio:g}x"]["gain"] for document in documents]
         figures[f"compact_at_least_best_simple_{ratio:g}x"] = f"{sum(a >= b for a, b in zip(mine, best, strict=True))} of {len(best)}"
-    figures["compact_gain_10x"] = means["compact-10x"]["gain"]
-    figures["distil_gain_10x"] = means["distil-10x"]["gain"]
+    pairs = [document["methods"] for document in documents if "distil-10x" in document["methods"]]
+    if pairs:
+        figures["distil_over_compact_10x"] = [one["distil-10x"]["gain"] - one["compact-10x"]["gain"] for one in pairs]
+    figures["compact_gain_10x"] = figures["gains"]["compact-10x"]["gain"]
     figures["int8_top1"] = statistics.fmean(document["int8_top1"] for document in documents)
     return figures
 
