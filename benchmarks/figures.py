@@ -13,6 +13,7 @@ RESULTS = Path(__file__).with_name("results")
 def table() -> str:
     """Figure, value, and the command that made it; a figure that was not measured has no row."""
     rows = [*_tuning(_read("tuning")), *_serving(_read("serving")), *_vllm(_read("serving_vllm")), *_personal(_read("personalize"))]
+    rows += [*_compiling(_read("compiling")), *_load(_read("public_load"))]
     return "\n".join(
         ["| figure | value | made by |", "| --- | --- | --- |", *(f"| {name} | {value} | `{command}` |" for name, value, command in rows)]
     )
@@ -106,3 +107,24 @@ def _personal(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     if "together_over_one_by_one" in found:
         shown = f"{found['together_over_one_by_one']:.1f}× as fast; dev loss {found['loss_gap']:+.3f}"
         yield "64 users' prefixes trained together over one by one", shown, "python -m benchmarks.personalize"
+
+
+def _compiling(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    if not found:
+        return
+    made_by = "python -m benchmarks.compiling"
+    low, high = found["ttft_ratio_range"]
+    seconds = found["ttft_seconds"]
+    shown = f"{found['ttft_ratio']:.0f}× sooner ({low:.0f}–{high:.0f}; {seconds['compiled']:.3f} s and {seconds['read']:.2f} s)"
+    yield "First token behind a compiled text of 2,000 tokens, over reading it", shown, made_by
+    for ratio in ("10x", "20x"):
+        gains = {label.removesuffix(f"-{ratio}"): row["gain"] for label, row in found["gains"].items() if label.endswith(f"-{ratio}")}
+        shown = ", ".join(f"{label} {gain:.2f}" for label, gain in gains.items())
+        yield f"A text in {ratio.removesuffix('x')} times fewer positions: gain (1 the text, 0 none)", shown, made_by
+
+
+def _load(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    if found:
+        ratios = [found[f"embedded_over_vllm_{kind}"] for kind in ("none", "prefix")]
+        shown = f"{ratios[0]:.2f}× vLLM's output tokens per second without a prefix, {ratios[1]:.2f}× with one"
+        yield "The embedded server under `vllm bench serve`, 32 requests at once", shown, "make bench-vllm"
