@@ -25,7 +25,7 @@ from typing import Any
 from benchmarks import machine, result_file, shared_tasks
 
 RESULT = Path(__file__).with_name("results") / "compiling.json"
-SETS = ("multidoc2dial", "qasper", "quality", "cuad", "dictionary")
+SETS = ("qasper", "multidoc2dial", "quality", "cuad", "dictionary")
 SIMPLE = ("truncate", "random", "heavy-hitter", "kvzip")
 ANSWER_TOKENS, MOST_QUESTIONS = 60, 20
 DOCUMENT_TOKENS = 6000
@@ -51,7 +51,7 @@ class Size:
     prefill_tokens: int
 
 
-FULL = Size(sets=SETS, tokens=2000, documents=1, ratios=(10.0, 20.0), distilled=2, prompts=200, turns=5, prefill_tokens=2000)
+FULL = Size(sets=SETS, tokens=2000, documents=1, ratios=(10.0, 20.0), distilled=1, prompts=200, turns=5, prefill_tokens=2000)
 QUICK = Size(sets=("multidoc2dial",), tokens=300, documents=1, ratios=(10.0,), distilled=0, prompts=8, turns=2, prefill_tokens=800)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from foreword.engine import Differentiable, Engine, Generates, Row, TakesPrefix
+from foreword.engine import Differentiable, Engine, Generates, Row, TakesPrefix, Traceable
 
 
 class Named:
@@ -30,7 +30,7 @@ class Reads(Answers):
 
     def render(self, conversation, *, prompt_format="full"): ...
 
-    def read(self, token_ids): ...
+    def read(self, token_ids, *, behind=None): ...
 
 
 class Trains(Reads):
@@ -46,8 +46,18 @@ class Trains(Reads):
 
     def target_log_probs(self, rows, key_LHND=None, value_LHND=None): ...
 
+    def likeliest(self, rows, key_LHND=None, value_LHND=None, *, count): ...
 
-PROTOCOLS = (Engine, Generates, TakesPrefix, Differentiable)
+    def log_probs_of(self, rows, token_ids_TC, key_LHND=None, value_LHND=None): ...
+
+
+class Shows(Trains):
+    reach = ()
+
+    def asked(self, token_ids, key_LHND, value_LHND, *, kept): ...
+
+
+PROTOCOLS = (Engine, Generates, TakesPrefix, Differentiable, Traceable)
 
 
 def met(engine: object) -> list[type]:
@@ -59,7 +69,8 @@ def test_each_protocol_asks_for_more():
     assert met(Named()) == [Engine]
     assert met(Answers()) == [Engine, Generates]
     assert met(Reads()) == [Engine, Generates, TakesPrefix]
-    assert met(Trains()) == list(PROTOCOLS)
+    assert met(Trains()) == [Engine, Generates, TakesPrefix, Differentiable]
+    assert met(Shows()) == list(PROTOCOLS)
 
 
 def test_a_row_is_a_value():

@@ -25,7 +25,7 @@ def rows(engine: Any, word: str, count: int) -> list[Row]:
 def test_rows_about_the_text_and_unrelated_ones_each_with_its_own_teacher(engine: Any):
     key_LHND, value_LHND = engine.read(engine.encode("The Eagle is a cheap coffee shop."))
     reading, asking = rows(engine, "Place", 30), rows(engine, "Where", 10)
-    found = study.prepare(engine, key_LHND, value_LHND, reading, asking)
+    found = study.prepare(engine, key_LHND, value_LHND, reading, asking, ())
     unrelated = {row: found.taught[row] for row in found.taught if row not in [*reading, *asking]}
     assert len(found.taught) == 42 and len(unrelated) == 2
     about = {row: found.taught[row] for row in [*reading, *asking]}
@@ -37,14 +37,7 @@ def test_rows_about_the_text_and_unrelated_ones_each_with_its_own_teacher(engine
 
 def test_judged_questions_are_not_trained_on(engine: Any):
     key_LHND, value_LHND = engine.read(engine.encode("The Eagle is a cheap coffee shop."))
-    asking = rows(engine, "Where", 10)
-    found = study.prepare(engine, key_LHND, value_LHND, rows(engine, "Place", 2), asking)
-    assert found.judged == [asking[0], asking[4], asking[8]]
-    assert not set(found.judged) & set(found.trained) and set(found.judged) | set(found.trained) == set(found.taught)
-
-
-def test_too_few_questions_to_keep_any_back(engine: Any):
-    key_LHND, value_LHND = engine.read(engine.encode("The Eagle is a cheap coffee shop."))
-    asking = rows(engine, "Where", 2)
-    found = study.prepare(engine, key_LHND, value_LHND, (), [*asking, asking[0]])
-    assert found.judged == asking and set(found.trained) == set(found.taught)
+    reading, asking, judging = rows(engine, "Place", 2), rows(engine, "Where", 3), rows(engine, "Which", 2)
+    found = study.prepare(engine, key_LHND, value_LHND, reading, asking, [*judging, asking[0], judging[0]])
+    assert found.judged == [*judging, asking[0]]
+    assert set(found.trained) == set(found.taught) - set(judging) and asking[0] in found.trained

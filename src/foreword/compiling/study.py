@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 UNRELATED_SHARE = 0.05
 """Of all rows (1 to 5 % in the paper)."""
-JUDGED = 4
-"""One question in so many is kept back."""
+LEAST_JUDGED, JUDGED_SHARE = 4, 4
+"""Questions to judge by: one for so many of those that are trained on, and no fewer than this."""
 _UNRELATED_TOKENS = 32
 _UNRELATED = (
     "Write two sentences about the sea at night.",
@@ -45,7 +45,7 @@ class Study:
     Attributes:
         taught: every row, with what the model says to it behind the whole text, or behind nothing where it is unrelated.
         trained: rows to train on.
-        judged: questions to choose the best prefix by, none of them trained on where there are enough.
+        judged: questions to choose the best prefix by.
     """
 
     taught: dict[Row, tuple[Tensor, Tensor]]
@@ -53,20 +53,22 @@ class Study:
     judged: list[Row]
 
 
-def prepare(engine: CompilingEngine, key_LHND: Tensor, value_LHND: Tensor, reading: Sequence[Row], asking: Sequence[Row]) -> Study:
+def prepare(
+    engine: CompilingEngine, key_LHND: Tensor, value_LHND: Tensor, reading: Sequence[Row], asking: Sequence[Row], judging: Sequence[Row]
+) -> Study:
     """The rows about a text and a few unrelated ones.
 
     Args:
         key_LHND, value_LHND: of the whole text.
-        reading, asking: see `references.References`.
+        reading, asking: what the prefix was fitted to; see `references.References`.
+        judging: other questions. Those that the start was fitted to would always speak for the start.
     """
-    asked = list(dict.fromkeys(asking))
-    judged = asked[::JUDGED] if len(asked) >= JUDGED else asked
-    related = list(dict.fromkeys([*reading, *asked]))
-    taught = teach(engine, related, key_LHND, value_LHND)
+    judged = list(dict.fromkeys(judging))
+    related = list(dict.fromkeys([*reading, *asking]))
+    taught = teach(engine, list(dict.fromkeys([*related, *judged])), key_LHND, value_LHND)
     count = min(len(_UNRELATED), max(1, round(UNRELATED_SHARE * len(related))))
     taught |= _unrelated(engine, _UNRELATED[:count])
-    trained = [row for row in taught if len(asked) < JUDGED or row not in judged]
+    trained = [row for row in taught if row not in set(judged) - set(related)]
     return Study(taught=taught, trained=trained, judged=judged)
 
 

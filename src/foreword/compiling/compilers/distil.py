@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from foreword.compiling import compaction, source, study, tail
+from foreword.compiling import compaction, references, source, study, tail
 from foreword.compiling.divergence import Divergence, Taught, mean_divergence
 from foreword.compiling.observer import Observer, Silent
 from foreword.compiling.settings import CompileSettings
@@ -107,7 +107,9 @@ class _Work:
             if reading.heard is None and small.positions < reading.whole.positions:
                 reading.listen(small.positions, self._settings)
             # A part that keeps all its positions is the text itself: there is nothing to learn.
-            rows = ((), ()) if reading.heard is None else (reading.heard.reading_rows, reading.heard.asking_rows)
+            rows = ((), (), ())
+            if reading.heard is not None:
+                rows = (reading.heard.reading_rows, reading.heard.asking_rows, self._questions_to_judge_by(part, reading))
             self._tensors |= {"start.key": start[0], "start.value": start[1]}
             self._about |= {"rows": [[(row.prompt, row.targets[0]) for row in kind] for kind in rows], "step": 0}
             self._run.save_state(self._tensors, self._about)
@@ -118,6 +120,13 @@ class _Work:
         self._about = {"part": number + 1, "tails": [*self.tails, said]}
         self._run.save_state(self._tensors, self._about)
         return made
+
+    def _questions_to_judge_by(self, part: compaction.Part, reading: compaction.Reading) -> tuple[Row, ...]:
+        count = max(study.LEAST_JUDGED, self._settings.questions // study.JUDGED_SHARE)
+        self._observer.stage("asking questions to judge by", 2 * count)
+        return references.asking_rows(
+            self._engine, part.token_ids, reading.whole, questions=count, seed=self._settings.seed + 1, observer=self._observer
+        )
 
     def _trained(self, start: tuple[Tensor, Tensor], what: study.Study) -> tuple[Tensor, Tensor]:
         """Of all prefixes on the way, the start among them, the one that is nearest to the text on the judged questions."""
