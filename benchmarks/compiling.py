@@ -74,10 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.quick:
         figures["memory_bytes"] = _memory(options.data)
         result_file.write(RESULT, figures | {"machine": machine.describe()})
-    for key, value in figures.items():
-        sys.stdout.write(f"{key}: {json.dumps(value)}\n")
-    if options.json:
-        sys.stdout.write(json.dumps(figures) + "\n")
+    result_file.show(figures, as_json=options.json)
     return 0
 
 

@@ -44,10 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     figures = measure(options.vllm, requests=32 if options.quick else 64, turns=1 if options.quick else 5)
     if not options.quick:
         result_file.write(RESULT, figures | {"machine": machine.describe()})
-    for key, value in figures.items():
-        sys.stdout.write(f"{key}: {json.dumps(value)}\n")
-    if options.json:
-        sys.stdout.write(json.dumps(figures) + "\n")
+    result_file.show(figures, as_json=options.json)
     return 0
 
 

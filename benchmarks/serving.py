@@ -8,7 +8,6 @@ python -m benchmarks.serving --quick    about 50 s, fewer repeats and prefixes
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import statistics
 import sys
@@ -85,10 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     if not options.quick:
         result_file.write(RESULT, figures | {"machine": machine.describe()})
-    for key, value in figures.items():
-        sys.stdout.write(f"{key}: {json.dumps(value)}\n")
-    if options.json:
-        sys.stdout.write(json.dumps(figures) + "\n")
+    result_file.show(figures, as_json=options.json)
     return 0
 
 

@@ -56,10 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     figures = measure(vllm=options.vllm, dtype=options.dtype, repeats=2 if options.quick else 7, lora=not options.quick)
     if not options.quick:
         result_file.write(RESULT, figures | {"machine": machine.describe()})
-    for key, value in figures.items():
-        sys.stdout.write(f"{key}: {json.dumps(value)}\n")
-    if options.json:
-        sys.stdout.write(json.dumps(figures) + "\n")
+    result_file.show(figures, as_json=options.json)
     return 0
 
 

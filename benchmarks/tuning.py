@@ -48,10 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _run_all(options.data, only=options.only.split(",") if options.only else None, fresh=options.fresh)
         figures = summary()
         result_file.write(RESULTS / "tuning.json", figures | {"machine": machine.describe()})
-    for key, value in figures.items():
-        sys.stdout.write(f"{key}: {json.dumps(value)}\n")
-    if options.json:
-        sys.stdout.write(json.dumps(figures) + "\n")
+    result_file.show(figures, as_json=options.json)
     return 0
 
 
