@@ -70,22 +70,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.data.is_dir():
         sys.stderr.write(f"There is no folder {options.data}; name the evaluation data with --data.\n")
         return 2
-    figures = measure(options.data, QUICK if options.quick else FULL)
-    if not options.quick:
-        figures["memory_bytes"] = _memory(options.data)
-        result_file.write(RESULT, figures | {"machine": machine.describe()})
+    figures: dict[str, Any] = {}
+    for figures in measure(options.data, QUICK if options.quick else FULL):
+        # Kept after every document: a run that is stopped leaves what it has measured, and says on which documents.
+        if not options.quick:
+            result_file.write(RESULT, figures | {"machine": machine.describe()})
     result_file.show(figures, as_json=options.json)
     return 0
 
 
-def measure(data: Path, size: Size) -> dict[str, Any]:
-    """Every figure but memory."""
-    figures = _exact(data, size)
+def measure(data: Path, size: Size) -> Iterator[dict[str, Any]]:
+    """Every figure that there is, once more after each document and each of the other parts."""
     engine = engine_of("bfloat16")
-    documents = [
-        _measured(engine, *document, size, distilled=number < size.distilled) for number, document in enumerate(_documents(data, size))
-    ]
-    return figures | _summary(documents, size.ratios) | {"documents": documents}
+    figures: dict[str, Any] = _first_token(engine, data, size)
+    documents: list[dict[str, Any]] = []
+    for number, document in enumerate(_documents(data, size)):
+        documents.append(_measured(engine, *document, size, distilled=number < size.distilled))
+        figures |= _summary(documents, size.ratios) | {"documents": documents}
+        yield figures
+    figures |= _exact(data, size)
+    yield figures
+    if size is FULL:
+        figures["memory_bytes"] = _memory(data)
+        yield figures
 
 
 def engine_of(dtype: str) -> Any:
@@ -99,7 +106,7 @@ def engine_of(dtype: str) -> Any:
 
 
 def _exact(data: Path, size: Size) -> dict[str, Any]:
-    """A compiled text beside the text: greedy answers, log-probabilities, and time to first token."""
+    """A compiled text beside the text: greedy answers and log-probabilities."""
     import torch
 
     from foreword.compiling.compilers.text import compile_source
@@ -130,7 +137,6 @@ def _exact(data: Path, size: Size) -> dict[str, Any]:
     return {
         "text_same_greedy": f"{same} of {len(turns)}",
         "text_max_log_prob_difference": apart,
-        **_first_token(engine_of("bfloat16"), data, size),
     }
 
 

@@ -25,19 +25,11 @@ def rows(engine: Any, word: str, count: int) -> list[Row]:
 def test_rows_about_the_text_and_unrelated_ones_each_with_its_own_teacher(engine: Any):
     key_LHND, value_LHND = engine.read(engine.encode("The Eagle is a cheap coffee shop."))
     reading, asking = rows(engine, "Place", 30), rows(engine, "Where", 10)
-    found = study.prepare(engine, key_LHND, value_LHND, reading, asking, ())
-    unrelated = {row: found.taught[row] for row in found.taught if row not in [*reading, *asking]}
-    assert len(found.taught) == 42 and len(unrelated) == 2
-    about = {row: found.taught[row] for row in [*reading, *asking]}
+    found = study.taught_rows(engine, key_LHND, value_LHND, reading, asking)
+    unrelated = {row: found[row] for row in found if row not in [*reading, *asking]}
+    assert len(found) == 42 and len(unrelated) == 2
+    about = {row: found[row] for row in [*reading, *asking]}
     assert mean_divergence(engine, about, key_LHND, value_LHND).max() < 1e-4
     # The teacher saw nothing before them, so that behind the text they do not look the same.
     behind = mean_divergence(engine, unrelated, key_LHND, value_LHND)
     assert torch.isfinite(behind).all() and behind.max() > 1e-3
-
-
-def test_judged_questions_are_not_trained_on(engine: Any):
-    key_LHND, value_LHND = engine.read(engine.encode("The Eagle is a cheap coffee shop."))
-    reading, asking, judging = rows(engine, "Place", 2), rows(engine, "Where", 3), rows(engine, "Which", 2)
-    found = study.prepare(engine, key_LHND, value_LHND, reading, asking, [*judging, asking[0], judging[0]])
-    assert found.judged == [*judging, asking[0]]
-    assert set(found.trained) == set(found.taught) - set(judging) and asking[0] in found.trained

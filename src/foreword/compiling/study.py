@@ -7,7 +7,6 @@ answers. A few rows have nothing to do with the text; behind the prefix the mode
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from foreword.compiling.divergence import teach
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
 UNRELATED_SHARE = 0.05
 """Of all rows (1 to 5 % in the paper)."""
-LEAST_JUDGED, JUDGED_SHARE = 4, 4
-"""Questions to judge by: one for so many of those that are trained on, and no fewer than this."""
 _UNRELATED_TOKENS = 32
 _UNRELATED = (
     "Write two sentences about the sea at night.",
@@ -38,38 +35,18 @@ _UNRELATED = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Study:
-    """What there is to learn.
-
-    Attributes:
-        taught: every row, with what the model says to it behind the whole text, or behind nothing where it is unrelated.
-        trained: rows to train on.
-        judged: questions to choose the best prefix by.
-    """
-
-    taught: dict[Row, tuple[Tensor, Tensor]]
-    trained: list[Row]
-    judged: list[Row]
-
-
-def prepare(
-    engine: CompilingEngine, key_LHND: Tensor, value_LHND: Tensor, reading: Sequence[Row], asking: Sequence[Row], judging: Sequence[Row]
-) -> Study:
-    """The rows about a text and a few unrelated ones.
+def taught_rows(
+    engine: CompilingEngine, key_LHND: Tensor, value_LHND: Tensor, reading: Sequence[Row], asking: Sequence[Row]
+) -> dict[Row, tuple[Tensor, Tensor]]:
+    """The rows about a text and a few unrelated ones, each with what the model says to it behind the whole text, or behind nothing.
 
     Args:
         key_LHND, value_LHND: of the whole text.
-        reading, asking: what the prefix was fitted to; see `references.References`.
-        judging: other questions. Those that the start was fitted to would always speak for the start.
+        reading, asking: see `references.References`.
     """
-    judged = list(dict.fromkeys(judging))
     related = list(dict.fromkeys([*reading, *asking]))
-    taught = teach(engine, list(dict.fromkeys([*related, *judged])), key_LHND, value_LHND)
     count = min(len(_UNRELATED), max(1, round(UNRELATED_SHARE * len(related))))
-    taught |= _unrelated(engine, _UNRELATED[:count])
-    trained = [row for row in taught if row not in set(judged) - set(related)]
-    return Study(taught=taught, trained=trained, judged=judged)
+    return teach(engine, related, key_LHND, value_LHND) | _unrelated(engine, _UNRELATED[:count])
 
 
 def _unrelated(engine: CompilingEngine, requests: Sequence[str]) -> dict[Row, tuple[Tensor, Tensor]]:

@@ -8,14 +8,13 @@ Axes: L layer, H KV head, N virtual position, D head dimension.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from foreword.compiling import compaction, references, source, study, tail
-from foreword.compiling.divergence import Divergence, Taught, mean_divergence
+from foreword.compiling import compaction, source, study, tail
+from foreword.compiling.divergence import Divergence, Taught
 from foreword.compiling.observer import Observer, Silent
 from foreword.compiling.settings import CompileSettings
 from foreword.engine import Row
@@ -107,13 +106,11 @@ class _Work:
             if reading.heard is None and small.positions < reading.whole.positions:
                 reading.listen(small.positions, self._settings)
             # A part that keeps all its positions is the text itself: there is nothing to learn.
-            rows = ((), (), ())
-            if reading.heard is not None:
-                rows = (reading.heard.reading_rows, reading.heard.asking_rows, self._questions_to_judge_by(part, reading))
+            rows = ((), ()) if reading.heard is None else (reading.heard.reading_rows, reading.heard.asking_rows)
             self._tensors |= {"start.key": start[0], "start.value": start[1]}
             self._about |= {"rows": [[(row.prompt, row.targets[0]) for row in kind] for kind in rows], "step": 0}
             self._run.save_state(self._tensors, self._about)
-        made = self._trained(start, study.prepare(self._engine, key_LHND, value_LHND, *rows)) if any(rows) else start
+        made = self._trained(start, study.taught_rows(self._engine, key_LHND, value_LHND, *rows)) if any(rows) else start
         made, said = tail.append(self._engine, part.token_ids, (key_LHND, value_LHND), made, room=part.tail)
         finished = {name: tensor for name, tensor in self._tensors.items() if name.startswith("done.")}
         self._tensors = finished | {f"done.{number}.key": made[0], f"done.{number}.value": made[1]}
@@ -121,45 +118,22 @@ class _Work:
         self._run.save_state(self._tensors, self._about)
         return made
 
-    def _questions_to_judge_by(self, part: compaction.Part, reading: compaction.Reading) -> tuple[Row, ...]:
-        count = max(study.LEAST_JUDGED, self._settings.questions // study.JUDGED_SHARE)
-        self._observer.stage("asking questions to judge by", 2 * count)
-        return references.asking_rows(
-            self._engine, part.token_ids, reading.whole, questions=count, seed=self._settings.seed + 1, observer=self._observer
-        )
-
-    def _trained(self, start: tuple[Tensor, Tensor], what: study.Study) -> tuple[Tensor, Tensor]:
-        """Of all prefixes on the way, the start among them, the one that is nearest to the text on the judged questions."""
+    def _trained(self, start: tuple[Tensor, Tensor], taught: Taught) -> tuple[Tensor, Tensor]:
         steps = self._settings.steps
-        order = BatchOrder(what.trained, batch_targets=BATCH, seed=self._settings.seed)
+        order = BatchOrder(list(taught), batch_targets=BATCH, seed=self._settings.seed)
         schedule = Schedule(peak=LEARNING_RATE, warmup=WARMUP_STEPS, hold=int(HOLD_SHARE * steps), total=steps)
-        trainer = Trainer(self._engine, Divergence(what.taught), ScaledOffsets(*start), order, schedule, micro_tokens=MICRO_TOKENS)
-        judged = {row: what.taught[row] for row in what.judged}
+        trainer = Trainer(self._engine, Divergence(taught), ScaledOffsets(*start), order, schedule, micro_tokens=MICRO_TOKENS)
         if self._about["step"]:
-            trainer.load_state(self._state_of("trainer."), step=self._about["step"])
-        else:
-            self._judge(trainer, judged)
+            state = {name.removeprefix("trainer."): tensor for name, tensor in self._tensors.items() if name.startswith("trainer.")}
+            trainer.load_state(state, step=self._about["step"])
         self._observer.stage("training", steps)
         self._observer.advance(trainer.step)
         while trainer.step < steps:
             before = trainer.step
             trainer.run(min(steps, before + STEPS_BETWEEN_SAVES))
             self._observer.advance(trainer.step - before)
-            self._judge(trainer, judged)
-        trainer.restore(self._state_of("best."))
+            self._tensors |= {f"trainer.{name}": tensor for name, tensor in trainer.state().items()}
+            self._about["step"] = trainer.step
+            self._run.save_state(self._tensors, self._about)
         key_LHND, value_LHND = trainer.parameters.keys_values()
         return key_LHND.detach().to(start[0].dtype), value_LHND.detach().to(start[1].dtype)
-
-    def _judge(self, trainer: Trainer, judged: Taught) -> None:
-        """Keeps where the training is, and what is best so far."""
-        tensors = [tensor.detach().to(self._engine.module.dtype) for tensor in trainer.parameters.keys_values()]
-        apart = float(mean_divergence(self._engine, judged, *tensors).mean())
-        if apart < self._about.get("best", math.inf):
-            self._about["best"] = apart
-            self._tensors |= {f"best.{name}": tensor for name, tensor in trainer.snapshot().items()}
-        self._tensors |= {f"trainer.{name}": tensor for name, tensor in trainer.state().items()}
-        self._about["step"] = trainer.step
-        self._run.save_state(self._tensors, self._about)
-
-    def _state_of(self, prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix): tensor for name, tensor in self._tensors.items() if name.startswith(prefix)}
