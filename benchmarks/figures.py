@@ -119,7 +119,7 @@ def _compiling(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     yield "First token behind a compiled text of 2,000 tokens, over reading it", shown, made_by
     for ratio in ("10x", "20x"):
         gains = {label.removesuffix(f"-{ratio}"): row["gain"] for label, row in found["gains"].items() if label.endswith(f"-{ratio}")}
-        shown = ", ".join(f"{label} {gain:.2f}" for label, gain in gains.items())
+        shown = f"{', '.join(f'{label} {gain:.2f}' for label, gain in gains.items())} (documents: {len(found['documents'])})"
         yield f"A text in {ratio.removesuffix('x')} times fewer positions: gain (1 the text, 0 none)", shown, made_by
 
 

@@ -36,11 +36,17 @@ def test_every_result_file_gets_its_rows(results):
         "kvzip-10x": {"gain": 0.6, "prefills": 2},
         "compact-20x": {"gain": 0.7, "prefills": 20},
     }
-    compiled = {"ttft_ratio": 31.2, "ttft_ratio_range": [30, 33], "ttft_seconds": {"read": 2.5, "compiled": 0.08}, "gains": gains}
+    compiled = {
+        "ttft_ratio": 31.2,
+        "ttft_ratio_range": [30, 33],
+        "ttft_seconds": {"read": 2.5, "compiled": 0.08},
+        "gains": gains,
+        "documents": [{}, {}],
+    }
     (results / "compiling.json").write_text(json.dumps(compiled))
     text = figures.table()
     assert "31× sooner (30–33; 0.080 s and 2.50 s)" in text
-    assert "in 10 times fewer positions: gain (1 the text, 0 none) | compact 0.80, kvzip 0.60 |" in text
+    assert "in 10 times fewer positions: gain (1 the text, 0 none) | compact 0.80, kvzip 0.60 (documents: 2) |" in text
     assert "3.14× its examples/s (turns 2.00–4.50), 0.25× its peak memory, dev loss -0.031" in text
     assert "0.700, 0.810 (1 of 2 at .78 or above)" in text
     assert "mean macro-F1 of 1 seeds | prefix 0.500, finetune 0.250" in text

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from foreword.compiling import compaction, source, study, tail
+from foreword.compiling import assembly, compaction, study, tail
 from foreword.compiling.divergence import Divergence, Taught
 from foreword.compiling.observer import Observer, Silent
 from foreword.compiling.settings import CompileSettings
@@ -45,31 +45,15 @@ def compile_source(
     folder: Path | None = None,
 ) -> Prefix:
     """`text` in as many positions as the settings say, a tenth by default; see `compiler.Compiler` for errors."""
-    from foreword.prefix.artifact import Prefix
-    from foreword.prefix.operations import compose
-
     if not settings.questions:
         raise ConfigError("`distil` trains on the model's own questions about the text; ask for at least one (`--questions 16`).")
-    token_ids = source.tokens_of(engine, text, chat=settings.chat)
-    positions = compaction.wanted_positions(len(token_ids), settings)
-    source.check_room(engine, positions)
-    parts = compaction.split(engine, token_ids, positions, tail=settings.tail)
-    if len(parts) > 1:
-        observer.note(f"The text has {len(token_ids):,} tokens, more than the window takes: it is distilled in {len(parts)} parts.")
-    recipe = source.recipe_of(text, compiler="distil", tokens=len(token_ids), settings=settings)
-    identity: dict[str, Any] = {"name": name, "fingerprint": engine.fingerprint, "geometry": engine.geometry, "seed": settings.seed}
-    identity |= {"kind": "distilled", "prompt_format": "continuation", "recipe": recipe}
+    plan = assembly.plan(engine, text, name=name, compiler="distil", kind="distilled", settings=settings, observer=observer)
     run = RunFolder(folder)
-    run.begin({"recipe": recipe, "seed": settings.seed, "dtype": str(engine.module.dtype), "model": engine.fingerprint.model_dump()})
+    run.begin({"recipe": plan.recipe, "seed": plan.seed, "dtype": str(engine.module.dtype), "model": engine.fingerprint.model_dump()})
     work = _Work(engine, settings, observer, run)
-    made = [
-        Prefix.make(key_LHND=key_LHND, value_LHND=value_LHND, **identity)
-        for key_LHND, value_LHND in (work.part(number, part, name) for number, part in enumerate(parts))
-    ]
-    whole = made[0] if len(made) == 1 else compose(made, name, window=engine.window)
+    prefix = plan.joined(engine, [work.part(number, part, name) for number, part in enumerate(plan.parts)], work.tails)
     run.drop_state()
-    text_tail = "\n".join(filter(None, work.tails)) or None
-    return Prefix.make(key_LHND=whole.key_LHND, value_LHND=whole.value_LHND, text_tail=text_tail, **identity)
+    return prefix
 
 
 class _Work:
