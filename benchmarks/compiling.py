@@ -27,8 +27,12 @@ from benchmarks import machine, result_file, shared_tasks
 RESULT = Path(__file__).with_name("results") / "compiling.json"
 SETS = ("qasper", "multidoc2dial", "quality", "cuad", "dictionary")
 SIMPLE = ("truncate", "random", "heavy-hitter", "kvzip")
-ANSWER_TOKENS, MOST_QUESTIONS = 60, 20
+ANSWER_TOKENS, MOST_QUESTIONS, UNRELATED = 60, 20, 24
 DOCUMENT_TOKENS = 6000
+DISTILLED: dict[str, dict[str, Any]] = {"distil-10x": {}, "self-study-10x": {"select": "truncate", "steps": 120}}
+"""Settings of each; self-study from scratch gets more steps for what it saves by not fitting."""
+TAIL_SHARE = 5
+"""One in so many positions goes to the text tail."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +42,8 @@ class Size:
     Attributes:
         tokens: of each document, which is cut there.
         documents: of each set.
-        distilled: on how many of the documents `distil` is measured too, at a tenth of the tokens; it takes longer than all others.
+        distilled: on how many of the documents `distil` is measured too, at a tenth of the tokens, from `compact` and from the text's own
+            first positions (self-study from scratch); each takes longer than all others together.
     """
 
     sets: Sequence[str]
@@ -85,10 +90,10 @@ def measure(data: Path, size: Size) -> Iterator[dict[str, Any]]:
     figures: dict[str, Any] = _first_token(engine, data, size)
     documents: list[dict[str, Any]] = []
     for number, document in enumerate(_documents(data, size)):
-        documents.append(_measured(engine, *document, size, distilled=number < size.distilled))
+        documents.append(_measured(engine, data, document, size, distilled=number < size.distilled))
         figures |= _summary(documents, size.ratios) | {"documents": documents}
         yield figures
-    figures |= _exact(data, size)
+    figures |= _exact(data, size) | _rounded(data, size)
     yield figures
     if size is FULL:
         figures["memory_bytes"] = _memory(data)
@@ -140,6 +145,37 @@ def _exact(data: Path, size: Size) -> dict[str, Any]:
     }
 
 
+def _rounded(data: Path, size: Size) -> dict[str, Any]:
+    """How often a text's int8 prefix has the same most probable token, along the model's own greedy answers behind the exact one.
+
+    In float32, and in bfloat16, where the two most probable tokens are often equal to the last bit.
+    """
+    from foreword.compiling.compilers.text import compile_source
+    from foreword.engine import Row
+    from foreword.prefix.operations import quantize
+    from foreword.types import Message, Sampling
+
+    figures: dict[str, Any] = {}
+    for dtype in ("float32", "bfloat16"):
+        engine, same, tokens = engine_of(dtype), 0, 0
+        for name, text, questions in _documents(data, size):
+            prefix = compile_source(engine, _cut(engine, text, size.tokens // 2), name=name)
+            turns = [(Message(role="user", content=question),) for question in dict(questions)][:MOST_QUESTIONS]
+            answers = engine.generate(turns, prefix=prefix, sampling=Sampling(max_new_tokens=32))
+            rows = [
+                Row(prompt=engine.render(turn, prompt_format="continuation"), targets=(answer.token_ids,))
+                for turn, answer in zip(turns, answers, strict=True)
+                if answer.token_ids
+            ]
+            tops = [
+                engine.likeliest(rows, one.keys(engine.dtype), one.values(engine.dtype), count=1)[0] for one in (prefix, quantize(prefix))
+            ]
+            same, tokens = same + int((tops[0] == tops[1]).sum()), tokens + len(tops[0])
+        figures["int8_top1" if dtype == "float32" else "int8_top1_bfloat16"] = same / tokens
+        figures["int8_tokens"] = tokens
+    return figures
+
+
 def _first_token(engine: Any, data: Path, size: Size) -> dict[str, Any]:
     """Time to first token behind a compiled context over that of reading the context; the two take turns."""
     from foreword.compiling.compilers.text import compile_source
@@ -183,15 +219,17 @@ def _documents(data: Path, size: Size) -> Iterator[tuple[str, str, list[tuple[st
             yield f"{name}-{number}", text, questions
 
 
-def _measured(engine: Any, name: str, text: str, questions: Sequence[tuple[str, str]], size: Size, *, distilled: bool) -> dict[str, Any]:
+def _measured(
+    engine: Any, data: Path, document: tuple[str, str, Sequence[tuple[str, str]]], size: Size, *, distilled: bool
+) -> dict[str, Any]:
     """Gain and cost of every method on one document. Methods that need reference queries share them; each counts their cost as its own."""
     from foreword.compiling import compaction, compiler, divergence, source
     from foreword.compiling.observer import Silent
     from foreword.compiling.settings import CompileSettings
     from foreword.engine import Row
-    from foreword.prefix.operations import quantize
     from foreword.types import Message
 
+    name, text, questions = document
     text = _cut(engine, text, size.tokens)
     rows = [
         Row(
@@ -205,27 +243,36 @@ def _measured(engine: Any, name: str, text: str, questions: Sequence[tuple[str, 
     prefill = time.process_time() - began
     taught = divergence.teach(engine, rows, whole.key_LHND, whole.value_LHND)
     without = divergence.mean_divergence(engine, taught, None, None)
-    unrelated = _unrelated_loss(engine, None)
+    unrelated = _unrelated_perplexity(engine, data, None, prompt_format="full")
     found: dict[str, Any] = {
         "document": name,
         "tokens": whole.positions,
         "questions": len(rows),
         "nats_without_text": float(without.mean()),
-        "unrelated_loss_change": {"text": _unrelated_loss(engine, whole) / unrelated - 1},
-        "int8_top1": _same_top(engine, rows, whole, quantize(whole)),
+        # A request behind a prefix has no default system message, and that alone changes something.
+        "unrelated_perplexity_change": {
+            "no system message": _unrelated_perplexity(engine, data, None) / unrelated - 1,
+            "text": _unrelated_perplexity(engine, data, (whole.key_LHND, whole.value_LHND)) / unrelated - 1,
+        },
         "methods": {},
     }
 
-    def add(label: str, prefix: Any, seconds: float) -> None:
-        apart = float(divergence.mean_divergence(engine, taught, prefix.key_LHND, prefix.value_LHND).mean())
-        figures = {"positions": prefix.positions, "nats": apart, "gain": 1 - apart / float(without.mean()), "prefills": seconds / prefill}
+    def add(label: str, tensors: tuple[Any, Any], seconds: float) -> None:
+        apart = float(divergence.mean_divergence(engine, taught, *tensors).mean())
+        figures = {
+            "positions": tensors[0].shape[2],
+            "nats": apart,
+            "gain": 1 - apart / float(without.mean()),
+            "prefills": seconds / prefill,
+        }
         found["methods"][label] = figures
         sys.stderr.write(f"{name} {label}: {json.dumps(figures)}\n")
-        if label.startswith(("compact", "distil")):
-            found["unrelated_loss_change"][label] = _unrelated_loss(engine, prefix) / unrelated - 1
+        if label.startswith(("compact-", "distil")):
+            found["unrelated_perplexity_change"][label] = _unrelated_perplexity(engine, data, tensors) / unrelated - 1
 
     began = time.process_time()
-    reading = compaction.Reading(engine, source.tokens_of(engine, text, chat=False), name="small", observer=Silent())
+    token_ids = source.tokens_of(engine, text, chat=False)
+    reading = compaction.Reading(engine, token_ids, name="small", observer=Silent())
     read = time.process_time() - began
     listened = {"truncate": 0.0, "random": 0.0, "heavy-hitter": 0.0}
     for label, select in (("kvzip", "kvzip"), ("compact", "fitted")):
@@ -236,44 +283,52 @@ def _measured(engine: Any, name: str, text: str, questions: Sequence[tuple[str, 
         for label, select in {**{name: name for name in SIMPLE}, "compact": "fitted"}.items():
             began = time.process_time()
             prefix = reading.compact(round(whole.positions / ratio), CompileSettings(select=select))
-            add(f"{label}-{ratio:g}x", prefix, time.process_time() - began + read + listened[label])
+            add(f"{label}-{ratio:g}x", (prefix.key_LHND, prefix.value_LHND), time.process_time() - began + read + listened[label])
+        tensors, seconds = _with_tail(engine, reading, token_ids, round(whole.positions / ratio))
+        add(f"compact with tail-{ratio:g}x", tensors, seconds + read + listened["compact"])
     if distilled:
-        began = time.process_time()
-        prefix = compiler.get("distil").compile_source(engine, text, name="small", settings=CompileSettings(ratio=10.0))
-        add("distil-10x", prefix, time.process_time() - began)
+        for label, changes in DISTILLED.items():
+            began = time.process_time()
+            prefix = compiler.get("distil").compile_source(engine, text, name="small", settings=CompileSettings(ratio=10.0, **changes))
+            add(label, (prefix.key_LHND, prefix.value_LHND), time.process_time() - began)
     return found
 
 
-_UNRELATED = (
-    ("How do I boil an egg?", "Put the egg into boiling water and take it out after eight minutes."),
-    ("Name the planet nearest to the sun.", "Mercury is the planet nearest to the sun."),
-    ("Why do leaves turn red in autumn?", "Trees stop making chlorophyll when days get short, and other colours come through."),
-    ("What is a good name for a cat?", "A good name for a cat is short and easy to call, such as Milo."),
-    ("How far is the moon?", "The moon is about 384,000 kilometres from the earth."),
-)
+def _with_tail(engine: Any, reading: Any, token_ids: Sequence[int], positions: int) -> tuple[Any, float]:
+    """As many positions, some of which hold exact strings of the text; and the seconds beyond what the references cost."""
+    from foreword.compiling import tail
+    from foreword.compiling.settings import CompileSettings
+
+    began = time.process_time()
+    room = positions // TAIL_SHARE
+    small = reading.compact(positions - room, CompileSettings())
+    whole = (reading.whole.key_LHND, reading.whole.value_LHND)
+    made, _ = tail.append(engine, token_ids, whole, (small.key_LHND, small.value_LHND), room=room)
+    return made, time.process_time() - began
 
 
-def _unrelated_loss(engine: Any, prefix: Any) -> float:
-    """Perplexity of answers that have nothing to do with any document."""
-    import torch
-
+def _unrelated_rows(engine: Any, data: Path, *, prompt_format: str) -> list[Any]:
+    """Problems of arithmetic, which have nothing to do with any of the documents, and their worked answers."""
     from foreword.engine import Row
     from foreword.types import Message
 
-    prompt_format = "full" if prefix is None else "continuation"
-    rows = [
-        Row(prompt=engine.render((Message(role="user", content=asked),), prompt_format=prompt_format), targets=(engine.answer_ids(said),))
-        for asked, said in _UNRELATED
+    rows = [json.loads(line) for line in (data / "gsm8k" / "dev.jsonl").read_text(encoding="utf-8").splitlines()[:UNRELATED]]
+    return [
+        Row(
+            prompt=engine.render((Message(role="user", content=row["question"]),), prompt_format=prompt_format),
+            targets=(engine.answer_ids(row["answer"]),),
+        )
+        for row in rows
     ]
-    tensors = () if prefix is None else (prefix.key_LHND, prefix.value_LHND)
+
+
+def _unrelated_perplexity(engine: Any, data: Path, tensors: tuple[Any, Any] | None, *, prompt_format: str = "continuation") -> float:
+    """Perplexity of answers that have nothing to do with any document."""
+    import torch
+
+    rows = _unrelated_rows(engine, data, prompt_format=prompt_format)
     with torch.inference_mode():
-        return float(torch.exp(-engine.target_log_probs(rows, *tensors).mean()))
-
-
-def _same_top(engine: Any, rows: Sequence[Any], prefix: Any, rounded: Any) -> float:
-    """Share of the answers' tokens where both prefixes have the same most probable token."""
-    tops = [engine.likeliest(rows, one.keys(engine.dtype), one.values(engine.dtype), count=1)[0] for one in (prefix, rounded)]
-    return float((tops[0] == tops[1]).float().mean())
+        return float(torch.exp(-engine.target_log_probs(rows, *(tensors or ())).mean()))
 
 
 def _summary(documents: Sequence[dict[str, Any]], ratios: Sequence[float]) -> dict[str, Any]:
@@ -289,9 +344,9 @@ def _summary(documents: Sequence[dict[str, Any]], ratios: Sequence[float]) -> di
         figures[f"compact_at_least_best_simple_{ratio:g}x"] = f"{sum(a >= b for a, b in zip(mine, best, strict=True))} of {len(best)}"
     pairs = [document["methods"] for document in documents if "distil-10x" in document["methods"]]
     if pairs:
-        figures["distil_over_compact_10x"] = [one["distil-10x"]["gain"] - one["compact-10x"]["gain"] for one in pairs]
+        for other in ("compact-10x", "self-study-10x"):
+            figures[f"distil_over_{other}"] = [one["distil-10x"]["gain"] - one[other]["gain"] for one in pairs]
     figures["compact_gain_10x"] = figures["gains"]["compact-10x"]["gain"]
-    figures["int8_top1"] = statistics.fmean(document["int8_top1"] for document in documents)
     return figures
 
 

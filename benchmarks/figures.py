@@ -106,6 +106,8 @@ def _vllm(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
 def _personal(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     if "together_over_one_by_one" in found:
         shown = f"{found['together_over_one_by_one']:.1f}× as fast; dev loss {found['loss_gap']:+.3f}"
+        if "one_target_a_step" in found:
+            shown += f"; {found['one_target_a_step']['together_over_one_by_one']:.1f}× with one target of each user in a step"
         yield "64 users' prefixes trained together over one by one", shown, "python -m benchmarks.personalize"
 
 
@@ -121,6 +123,16 @@ def _compiling(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         gains = {label.removesuffix(f"-{ratio}"): row["gain"] for label, row in found["gains"].items() if label.endswith(f"-{ratio}")}
         shown = f"{', '.join(f'{label} {gain:.2f}' for label, gain in gains.items())} (documents: {len(found['documents'])})"
         yield f"A text in {ratio.removesuffix('x')} times fewer positions: gain (1 the text, 0 none)", shown, made_by
+
+
+    if "text_same_greedy" in found:
+        shown = f"{found['text_same_greedy']}; log-probabilities at most {found['text_max_log_prob_difference']:.0e} apart, float32"
+        yield "Same greedy answer behind a compiled text as behind the text", shown, made_by
+    if "int8_top1" in found:
+        shown = f"{found['int8_top1']:.2%} in float32, {found['int8_top1_bfloat16']:.1%} in bfloat16 ({found['int8_tokens']:,} tokens)"
+        yield "int8 prefixes: same most probable token along the model's own answers", shown, made_by
+    if "memory_bytes" in found:
+        yield "Peak memory of compacting a text of 6,000 tokens", f"{found['memory_bytes'] / 1e9:.1f} GB", made_by
 
 
 def _load(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:

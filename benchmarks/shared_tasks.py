@@ -127,3 +127,9 @@ def dictionary(data: Path, entries: int, *, skip: int = 0) -> tuple[str, list[tu
     chosen = sorted(dict(found[skip : skip + entries]).items())
     text = "".join(f"{word}: {definition}\n" for word, definition in chosen)
     return text, [(f"What does “{word}” mean?", definition) for word, definition in chosen]
+
+
+def unrelated_requests(data: Path, each: int) -> list[str]:
+    """Requests that have nothing to do with any long document: sums (GSM8K), all kinds of wishes (AlpacaEval), a bank's customers."""
+    files = {"gsm8k/dev.jsonl": "question", "alpaca_eval/dev.jsonl.gz": "instruction", "banking77/dev.jsonl": "text"}
+    return [row[field] for name, field in files.items() for row in random.Random(0).sample(_rows(data, name), each)]

@@ -182,7 +182,9 @@ def compile_text(
         raise ConfigError(f"This cannot be compiled: {describe(error)}.") from None
     engine = cast("CompilingEngine", _differentiable(model))
     folder = None if run_folder is None else Path(run_folder)
-    return compiler.get(method).compile_source(engine, text, name=name, settings=chosen, observer=observer or Silent(), folder=folder)
+    return compiler.check(method, chosen).compile_source(
+        engine, text, name=name, settings=chosen, observer=observer or Silent(), folder=folder
+    )
 
 
 def _differentiable(model: Model) -> Differentiable:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from foreword.prefix.artifact import Prefix
+    from foreword.prefix.side_signal import SideSignal
 
 Conversation = Sequence[Message]
 Progress = Callable[[int], None]
@@ -235,6 +236,67 @@ class Traceable(TakesPrefix, Protocol):
             ModelError: the model caps its scores (Gemma 2), so that a score is more than a product.
             WindowError: prefix and tokens do not fit the window.
         """
+        ...
+
+
+@runtime_checkable
+class ReadsSeveral(TakesPrefix, Protocol):
+    """Reads several token sequences at once."""
+
+    def read_several(
+        self, sequences: Sequence[Sequence[int]], *, behind: tuple[Tensor, Tensor] | None = None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """As `read`, for each of several sequences that do not see each other; each must have at least one token."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shares:
+    """What a side signal would get if it were merged with the prompt's own attention in one softmax, by layer and query head (Q).
+
+    Attributes:
+        share_LQ: its mean share of attention, float32.
+        fitted_LQ: the gate with which adding it comes nearest to merging it (least squares over the tokens' outputs), float32.
+    """
+
+    share_LQ: Tensor
+    fitted_LQ: Tensor
+
+
+@runtime_checkable
+class TakesSideSignal(TakesPrefix, Protocol):
+    """Consults keys and values beside the prompt's own attention; see `foreword.prefix.side_signal`.
+
+    All raise `PrefixMismatch` when the side signal was made for another model, and `ModelError` when the model cannot consult one.
+    """
+
+    @property
+    def query_heads(self) -> int:
+        """How many each layer has."""
+        ...
+
+    def target_log_probs_beside(self, rows: Sequence[Row], side: SideSignal, *, by_share: bool = False) -> Tensor:
+        """As `Differentiable.target_log_probs`; gradients flow to the gate where it requires them.
+
+        Args:
+            by_share: merge the two as one softmax over both would, with the gate added to the log of the side signal's part. With a gate
+                of zero that is ordinary attention to a prefix: the reference.
+        """
+        ...
+
+    def shares_beside(self, rows: Sequence[Row], side: SideSignal) -> Shares:
+        """What merging by share gives the side signal, its gate apart, over all tokens of the rows."""
+        ...
+
+    def generate_beside(
+        self,
+        conversations: Sequence[Conversation],
+        side: SideSignal,
+        *,
+        sampling: Sampling = ...,
+        progress: Progress | None = None,
+    ) -> list[Completion]:
+        """One answer per conversation, in order; each is rendered as it stands alone."""
         ...
 
 

@@ -42,3 +42,9 @@ def test_webnlg_keeps_unseen_categories_out_of_training(shared_data: Path) -> No
 def test_missing_data_says_which_option_names_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="--data"):
         shared_tasks.e2e(tmp_path, pairs=10, seed=0)
+
+
+def test_unrelated_requests_come_from_three_places_and_are_drawn_alike(shared_data: Path) -> None:
+    first, again = (shared_tasks.unrelated_requests(shared_data, 20) for _ in range(2))
+    assert first == again and len(first) == 60
+    assert len(set(first)) == 60

@@ -93,10 +93,10 @@ def test_an_unknown_model(foreword: Any, source: Path):
     assert "No model `nonesuch`" in result.stderr
 
 
-@pytest.mark.parametrize("method", ["compact", "distil"])
-def test_fewer_positions(foreword: Any, tiny: Path, tmp_path: Path, home: Path, method: str):
-    options = ("--model", tiny, "--method", method, "--positions", 6, "--questions", 2, "--steps", 2)
-    result = foreword("compile", "-", "-o", "small", *options, input=TEXT * 4)
+@pytest.mark.parametrize(("method", "own"), [("compact", ()), ("distil", ("--steps", 2))])
+def test_fewer_positions(foreword: Any, tiny: Path, tmp_path: Path, home: Path, method: str, own: tuple[Any, ...]):
+    options = ("--model", tiny, "--method", method, "--positions", 6, "--questions", 2)
+    result = foreword("compile", "-", "-o", "small", *options, *own, input=TEXT * 4)
     assert result.exit_code == 0, result.stderr
     header = PrefixStore(home / "prefixes").header("small@v1")
     assert header.positions == 6 and header.kind == {"compact": "compacted", "distil": "distilled"}[method]
@@ -127,6 +127,7 @@ def test_a_report_stores_nothing(foreword: Any, tiny: Path, tmp_path: Path, home
 def test_options_that_cannot_be(foreword: Any, source: Path, tmp_path: Path):
     assert "Name the prefix" in foreword("compile", source).stderr
     assert "not both" in foreword("compile", source, "-o", "x", "--positions", 4, "--ratio", 2).stderr
+    assert "no use for `steps`, which is for distil" in foreword("compile", source, "-o", "x", "--method", "compact", "--steps", 2).stderr
     assert "must be one of fitted" in foreword("compile", source, "-o", "x", "--select", "luck").stderr
     assert "No `telepathy` among compilers" in foreword("compile", source, "-o", "x", "--method", "telepathy").stderr
     assert "There is no folder" in foreword("compile", source, "--report", "--plot", tmp_path / "none" / "x.png").stderr

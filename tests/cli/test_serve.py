@@ -9,12 +9,20 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+import torch
+
+from foreword.prefix.artifact import Prefix
+from foreword.prefix.header import Fingerprint, Geometry, StandsFor
+from foreword.prefix.stands_for import messages_hash
+from foreword.prefix.store import PrefixStore
+from foreword.types import Message
 
 PATIENCE = 60.0
 
@@ -84,6 +92,37 @@ def test_open_doors_are_pointed_out(served: Any):
     assert "Whoever reaches 0.0.0.0 may send requests. Give --api-keys" in ended(process)
 
 
+@pytest.mark.parametrize("words", [(), ("--no-substitute",)])
+def test_prefixes_stand_in_unasked_unless_that_is_turned_off(served: Any, tmp_path: Path, words: tuple[str, ...]):
+    rules = Message(role="system", content="be kind")
+    numbers_LHND = torch.zeros(1, 1, 3, 4)
+    prefix = Prefix.make(
+        name="rules",
+        kind="text",
+        key_LHND=numbers_LHND,
+        value_LHND=numbers_LHND,
+        fingerprint=Fingerprint(architecture="A", config="0" * 64, weights="0" * 64, tokenizer="0" * 64, chat_template="0" * 64),
+        geometry=Geometry(layers=1, kv_heads=1, head_dim=4, rotary=()),
+        prompt_format="continuation",
+        stands_for=StandsFor(messages=messages_hash([rules]), count=1),
+    )
+    PrefixStore(tmp_path / "prefixes").publish(prefix)
+    _, lines = served(*words)
+    messages = [{"role": "system", "content": rules.content}, {"role": "user", "content": "hello"}]
+    with httpx2.Client(base_url=lines[0].split()[-1], timeout=PATIENCE, trust_env=False) as client:
+
+        def name() -> str | None:
+            answer = client.post("/v1/chat/completions", json={"model": "smollm2", "messages": messages})
+            assert answer.status_code == 200
+            return answer.headers.get("foreword-stands-for")
+
+        # The first requests may come before the store was read.
+        end = time.monotonic() + (1 if words else PATIENCE)
+        while name() != "rules" and time.monotonic() < end:
+            time.sleep(0.05)
+        assert name() == (None if words else "rules")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -147,6 +186,7 @@ def test_what_vllm_is_given(foreword: Any, tmp_path: Path, tiny: Path, monkeypat
         (("--max-body-mb", "1"), "--max-body-mb (leave it out)."),
         (("--drain-seconds", "3"), "--drain-seconds (behind `--` its own is `--shutdown-timeout SECONDS`)."),
         (("--no-access-log",), "--access-log/--no-access-log (behind `--` its own is `--disable-uvicorn-access-log`)."),
+        (("--no-substitute",), "--substitute/--no-substitute (leave it out)."),
         (("--queue", "5", "--device", "cpu"), "--queue (leave it out), --device (leave it out)."),
     ],
 )

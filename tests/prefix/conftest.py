@@ -36,7 +36,7 @@ def build(*, positions: int = 5, dtype: str = "float32", seed: int = 0, **change
     for label in ("key", "value"):
         if dtype == "int8":
             fields.setdefault(f"{label}_LHND", torch.randint(-127, 128, shape, generator=generator).to(torch.int8))
-            fields.setdefault(f"{label}_scale_LH", torch.rand(shape[:2], generator=generator))
+            fields.setdefault(f"{label}_scale_LHN", torch.rand(shape[:3], generator=generator))
         else:
             fields.setdefault(f"{label}_LHND", torch.randn(shape, generator=generator).to(DTYPES[dtype]))
     return Prefix.make(**fields)

@@ -19,7 +19,7 @@ def test_make_fills_in_what_follows_from_the_tensors(make_prefix):
     assert before <= prefix.header.created <= datetime.now(UTC)
     assert prefix.parameters == 2 * 2 * 3 * 5 * 8
     assert prefix.nbytes == 2 * prefix.parameters
-    assert make_prefix(dtype="int8").nbytes == 2 * 2 * 3 * 5 * 8 + 2 * 4 * 2 * 3
+    assert make_prefix(dtype="int8").nbytes == 2 * 2 * 3 * 5 * 8 + 2 * 4 * 2 * 3 * 5
 
 
 def test_zero_positions_are_a_prefix(make_prefix):
@@ -63,10 +63,10 @@ def test_a_transposed_tensor_gives_the_same_prefix(make_prefix):
         ({"value_LHND": torch.zeros(2, 3, 5, 8, dtype=torch.float16)}, "float16"),
         ({"value_LHND": torch.full((2, 3, 5, 8), float("nan"))}, "NaN"),
         ({"key_LHND": torch.full((2, 3, 5, 8), float("-inf"))}, "infinite"),
-        ({"key_scale_LH": torch.ones(2, 3)}, "Scales belong to int8"),
-        ({"dtype": "int8", "key_scale_LH": None}, "Scales belong to int8"),
-        ({"dtype": "int8", "key_scale_LH": torch.ones(2, 3) * -1}, "negative"),
-        ({"dtype": "int8", "key_scale_LH": torch.ones(3, 2)}, "key_scale_LH"),
+        ({"key_scale_LHN": torch.ones(2, 3, 5)}, "Scales belong to int8"),
+        ({"dtype": "int8", "key_scale_LHN": None}, "Scales belong to int8"),
+        ({"dtype": "int8", "key_scale_LHN": torch.ones(2, 3, 5) * -1}, "negative"),
+        ({"dtype": "int8", "key_scale_LHN": torch.ones(3, 2, 5)}, "key_scale_LHN"),
         ({"name": "No Name"}, "name"),
         ({"colour": "red"}, "colour"),
         ({"sink": -1}, "sink"),
@@ -82,9 +82,9 @@ def test_keys_and_values_are_floating_point(make_prefix):
     assert half.keys().dtype == torch.bfloat16
     assert half.values(torch.float32, "cpu").dtype == torch.float32
     small = make_prefix(dtype="int8")
-    expected = small.key_LHND.float() * small.key_scale_LH[:, :, None, None]
+    expected = small.key_LHND.float() * small.key_scale_LHN[..., None]
     assert torch.equal(small.keys(), expected)
-    assert torch.equal(small.values(torch.float16).float(), (small.value_LHND * small.value_scale_LH[:, :, None, None]).half().float())
+    assert torch.equal(small.values(torch.float16).float(), (small.value_LHND * small.value_scale_LHN[..., None]).half().float())
 
 
 def test_rename_keeps_everything_else(make_prefix):

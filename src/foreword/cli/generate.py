@@ -49,6 +49,10 @@ def generate(
         typer.Option("--input", metavar="FILE", help="JSONL, CSV or JSON list with `prompt`, `messages` or `text` per row."),
     ] = None,
     prefix: PrefixOption = None,
+    entries: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of a dictionary compiled with --separate: the N entries that have to do with the PROMPT.", metavar="N"),
+    ] = None,
     instruction: InstructionOption = None,
     model: ModelOption = "smollm2",
     max_new_tokens: MaxNewTokensOption = 128,
@@ -84,6 +88,8 @@ def generate(
     if not requests:
         return
     stored = load_prefix(prefix, root) if prefix is not None else None
+    if entries is not None:
+        stored = _chosen(stored, requests, entries, input_file)
     engine = load_model(model, dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code).engine
     if input_file is None:
         answer = engine.generate([requests[0].messages], prefix=stored, sampling=sampling)[0]
@@ -101,6 +107,14 @@ def _one(prompt: str, instruction: str | None) -> tuple[Request, ...]:
     if not text.strip():
         raise DataError("The prompt is empty. Give some text.")
     return (Request(line=1, id=None, messages=conversation(text, instruction)),)
+
+
+def _chosen(dictionary: Prefix | None, requests: Sequence[Request], most_entries: int, input_file: Path | None) -> Prefix:
+    from foreword.compiling.chosen_entries import select
+
+    if dictionary is None or input_file is not None:
+        raise ConfigError("`--entries` chooses from the dictionary that `--prefix` names, for one PROMPT.")
+    return select(dictionary, requests[0].messages[-1].content, most_entries=most_entries)
 
 
 def _path(given: Path | None) -> Path:

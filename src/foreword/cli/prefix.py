@@ -13,7 +13,7 @@ from rich.text import Text
 
 from foreword.cli._console import plain, say, stdout
 from foreword.cli._loading import load_prefix, prefix_file
-from foreword.cli._options import JsonOption, RootOption
+from foreword.cli._options import DeviceOption, DtypeOption, JsonOption, ModelOption, RevisionOption, RootOption, TrustOption
 from foreword.cli._units import size
 from foreword.errors import ConfigError, PrefixError, PrefixFileError
 
@@ -28,7 +28,7 @@ RefArgument = Annotated[str, typer.Argument(metavar="REF", help="support (latest
 
 @app.callback()
 def prefix() -> None:
-    """List, show, verify, remove, alias and compose stored prefixes.
+    """List, show, verify, remove, alias, compose and quantise stored prefixes.
 
     A reference reads `support` (latest version), `support@prod` (alias), `support@v3` (version), or is the path of a .safetensors file.
     """
@@ -188,6 +188,81 @@ def compose(
         typer.echo(json.dumps({"reference": str(reference), "path": str(reference.path), "positions": header.positions}))
     else:
         typer.echo(f"{reference}: {header.positions:,} positions, {_size(reference.path)}")
+
+
+@app.command("quantize")
+def quantize(
+    ref: RefArgument,
+    name: Annotated[str | None, typer.Option("--name", "-o", metavar="NAME", help="Name of the result.", show_default="its own")] = None,
+    root: RootOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish a prefix with its keys and values as int8, with a scale for each head and position: half the size of bfloat16.
+
+    \b
+    Examples:
+      foreword prefix quantize support
+      foreword prefix quantize support@prod -o support-int8
+    """
+    from foreword.prefix.operations import quantize as rounded
+
+    found = load_prefix(ref, root)
+    small = rounded(found)
+    reference = _store(root).publish(small if name is None else small.rename(name))
+    if as_json:
+        typer.echo(
+            json.dumps({"reference": str(reference), "path": str(reference.path), "bytes": small.nbytes, "bytes_before": found.nbytes})
+        )
+    else:
+        typer.echo(f"{reference}: {_size(reference.path)}")
+
+
+@app.command("learn-frame")
+def learn_frame(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="UTF-8 texts of the kind and length that will be composed.")],
+    model: ModelOption = "smollm2",
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps.", show_default="as measured best")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of every draw.")] = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of going on after an interruption.")] = False,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = "auto",
+    revision: RevisionOption = None,
+    trust_remote_code: TrustOption = False,
+    root: RootOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Learn, once for a model, a header and a trailer that let parts stand side by side; `foreword compile` puts them around its parts.
+
+    \b
+    Examples:
+      foreword prefix learn-frame texts/*.md
+      foreword compile house.md handbook -o desk
+    """
+    import shutil
+
+    from foreword.cli._compiling import CompileProgress
+    from foreword.cli._console import stderr
+    from foreword.cli._home import run_folder
+    from foreword.cli._loading import load_model, settings_from_options
+    from foreword.cli._sources import read_text
+    from foreword.compiling.neighbours import NeighbourSettings, learn_header_trailer
+
+    texts = [read_text(file) for file in files]
+    chosen = {"seed": seed} if steps is None else {"seed": seed, "steps": steps}
+    settings = settings_from_options(NeighbourSettings, **chosen)
+    engine = load_model(model, dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code).engine
+    folder = run_folder("learn-frame")
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    with CompileProgress(stderr()) as progress:
+        learned = learn_header_trailer(engine, texts, settings=settings, observer=progress, folder=folder)
+    reference = _store(root).publish(learned)
+    if as_json:
+        typer.echo(json.dumps({"reference": str(reference), "path": str(reference.path), "quality": learned.header.quality}))
+        return
+    quality = learned.header.quality
+    typer.echo(f"{reference}: {learned.positions} positions, {_size(reference.path)}")
+    typer.echo(f"Nats per token from the joined texts: {quality['nats']:.3f} with it, {quality['nats_plain']:.3f} without.")
 
 
 def _store(root: Path | None) -> PrefixStore:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from foreword.engine import Serves
     from foreword.gateway.tenants import AdminKey, Keyring
+    from foreword.retrieval.embedder import Embedder
 
 PACKAGES = frozenset({"granian", "starlette", "msgspec", "prometheus_client", "anyio"})
 """What the extra `serve` installs."""
@@ -40,6 +41,8 @@ NOT_LOOKED_AT: Mapping[str, Mapping[str, str | None]] = {
         "admin_key_env": None,
         "max_body_mb": None,
         "drain_seconds": "--shutdown-timeout SECONDS",
+        "substitute": None,
+        "gate": None,
         "access_log": "--disable-uvicorn-access-log",
     },
 }
@@ -84,13 +87,22 @@ def serve(
     ] = None,
     max_body_mb: Annotated[float, typer.Option("--max-body-mb", min=0.001, help="Largest request that is read, in megabytes.")] = 1.048576,
     drain_seconds: Annotated[float, typer.Option("--drain-seconds", min=0, help="How long answers may go on once it is to stop.")] = 30,
+    substitute: Annotated[
+        bool,
+        typer.Option("--substitute/--no-substitute", help="Serve a conversation from a prefix that stands for its first messages."),
+    ] = True,
+    gate: Annotated[
+        bool, typer.Option("--gate/--no-gate", help="Keep a prefix off requests that its detector says are none of its business.")
+    ] = False,
     access_log: Annotated[bool, typer.Option("--access-log/--no-access-log", help="A line per request on standard error.")] = True,
 ) -> None:
     """Serve a model and its prefixes to OpenAI clients.
 
     A request chooses a prefix by its model: `smollm2` is the bare model, `smollm2:support` puts the stored prefix `support` before the
     prompt, `smollm2:support@prod` what its alias means now, and `smollm2:support+anna` composes two. What is published or removed while
-    the server runs is seen by the next request. SIGTERM and Ctrl-C let answers under way end; a second one stops at once.
+    the server runs is seen by the next request. A conversation with the bare model that begins with the fixed part of a compiled prompt
+    is served from that prefix, and gets the same answer. With --gate, a prefix that was compiled with a detector is attached only where
+    the detector says that the request is its business. SIGTERM and Ctrl-C let answers under way end; a second one stops at once.
 
     \b
     Examples:
@@ -119,6 +131,7 @@ def serve(
     if engine_arguments:
         raise ConfigError(f"The engine `{engine}` takes no arguments of its own; got {' '.join(engine_arguments)}. Leave them out.")
     keys, admin_key = _keys(api_keys, api_keys_env), _admin_key(admin_key_env)
+    embedder = _embedder() if gate else None
     base = served_name or _base_name(model)
     serving = _start(
         engine,
@@ -131,7 +144,9 @@ def serve(
         resident_bytes=int(resident_mb * MEGABYTE),
     )
     try:
-        app = _application(serving, base, prefixes, keys=keys, admin_key=admin_key, body_bytes=int(max_body_mb * MEGABYTE))
+        body_bytes = int(max_body_mb * MEGABYTE)
+        options = {"keys": keys, "admin_key": admin_key, "body_bytes": body_bytes, "substitute": substitute, "gate": embedder}
+        app = _application(serving, base, prefixes, **options)
         if access_log:
             logging.getLogger("foreword.gateway.access").setLevel(logging.INFO)
         if keys is None and not host.startswith(NEAR):
@@ -179,19 +194,25 @@ def _start(engine: str, model: str, *, dtype: Any, device: str, weights: str, ma
     return serving
 
 
-def _application(
-    serving: Serves, base: str, prefixes: Path | None, *, keys: Keyring | None, admin_key: AdminKey | None, body_bytes: int
-) -> Starlette:
+def _application(serving: Serves, base: str, prefixes: Path | None, **options: Any) -> Starlette:
+    """Args: options: those of `foreword.gateway.app.build`."""
     from foreword.gateway.app import build
     from foreword.prefix.store import PrefixStore
 
-    return build(serving, base=base, store=PrefixStore(prefixes), keys=keys, admin_key=admin_key, body_bytes=body_bytes)
+    return build(serving, base=base, store=PrefixStore(prefixes), **options)
 
 
 def _run(app: Starlette, base: str, *, host: str, port: int, drain_seconds: float, with_keys: bool) -> None:
     from foreword.gateway.server import run
 
     run(app, host=host, port=port, drain_seconds=drain_seconds, ready=lambda url: typer.echo(_greeting(base, url, with_keys=with_keys)))
+
+
+def _embedder() -> Embedder:
+    """What the gate reads requests with; asked before minutes are spent on loading a model."""
+    from foreword.retrieval import embedder
+
+    return embedder.get()
 
 
 def _need_packages() -> None:

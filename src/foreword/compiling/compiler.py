@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from foreword import registry
 from foreword.engine import Differentiable, Generates, Traceable
+from foreword.errors import ConfigError
 
 if TYPE_CHECKING:
     from foreword.compiling.observer import Observer
@@ -21,7 +22,13 @@ class CompilingEngine(Differentiable, Traceable, Generates, Protocol):
 
 
 class Compiler(Protocol):
-    """A module that makes a prefix from a text."""
+    """A module that makes a prefix from a text.
+
+    Attributes:
+        HONOURS: the settings that have a meaning to it.
+    """
+
+    HONOURS: frozenset[str]
 
     def compile_source(
         self,
@@ -58,3 +65,19 @@ def get(name: str) -> Compiler:
         RegistryError: there is none.
     """
     return cast(Compiler, registry.find(FOLDER, name))
+
+
+def check(name: str, settings: CompileSettings) -> Compiler:
+    """The compiler called `name`, once it is sure that it honours every setting that was chosen.
+
+    Raises:
+        RegistryError: there is none.
+        ConfigError: a setting differs from its default and means nothing to this compiler.
+    """
+    compiler = get(name)
+    chosen = [field for field, about in type(settings).model_fields.items() if getattr(settings, field) != about.default]
+    for field in chosen:
+        if field not in compiler.HONOURS:
+            others = [other for other in registry.names(FOLDER) if field in get(other).HONOURS]
+            raise ConfigError(f"The method `{name}` has no use for `{field}`, which is for {', '.join(others)}. Leave it out.")
+    return compiler

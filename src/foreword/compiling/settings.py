@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SELECTIONS = ("fitted", "attention", "kvzip", "heavy-hitter", "random", "truncate")
@@ -19,6 +21,8 @@ class CompileSettings(BaseModel):
         questions: how many questions the model asks itself about the text, to see what a user's queries look like.
         tail: how many of the positions may go to a text tail (`compiling/tail.py`): exact strings of the text, kept as they are.
         steps: `distil`: training steps.
+        order: `dictionary`: how entries follow one another.
+        separate: `dictionary`: each entry is read on its own, so that a request can be given a few of them (`compiling/chosen_entries.py`).
         seed: of every draw.
     """
 
@@ -31,6 +35,8 @@ class CompileSettings(BaseModel):
     questions: int = Field(default=32, ge=0, le=1000)
     tail: int = Field(default=0, ge=0)
     steps: int = Field(default=100, ge=1, le=100_000)
+    order: Literal["alphabetical", "topic"] = "alphabetical"
+    separate: bool = False
     seed: int = Field(default=0, ge=0, lt=2**31)
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foreword.engines._flat import LARGEST_SCORES, TreeAttention
+from foreword.engines._side_signal import SideAttention
 from foreword.engines._step import StepAttention
 
 NAME = "foreword_grouped"
@@ -109,37 +110,56 @@ def attend(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    dropout: float = 0.0,
+    beside: SideAttention | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """The attention function registered with transformers under `NAME`; arguments as for `_attend`.
+
+    Args:
+        beside: adds to the tokens' own attention what they find in a side signal.
+
+    Returns:
+        B, T, H, D and no weights.
+    """
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    out = _attend(module, query, key, value, attention_mask, scale, **options)
+    return (out if beside is None else beside(int(module.layer_idx), query, key, attention_mask, scale, out)), None  # type: ignore[arg-type]
+
+
+def _attend(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scale: float,
+    *,
     prefix_attention: tuple[PrefixAttention, Tensor] | None = None,
     tree: TreeAttention | None = None,
     step: StepAttention | None = None,
     questions: Questions | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """The attention function registered with transformers under `NAME`.
+    **_: Any,
+) -> Tensor:
+    """The tokens' own attention: B, T, H, D.
 
     Args:
         query: B, H, T, D.
         key, value: B, G, S, D; a prefix, where there is one, already stands in front.
         attention_mask: additive, B, 1, T, S, in the query's dtype.
-        scaling: factor on the scores; D^-1/2 when absent.
+        scale: factor on the scores.
         prefix_attention: where to sum the attention that goes to the prefix, and which tokens (B T) count.
         tree: the rows stand one after the other (B is 1), and this attends over them; it knows the prefix and needs no mask.
         step: the same for a step of the scheduler, whose keys and values stay in slots.
         questions: where to keep what tokens ask of the prefix.
         sliding_window: the layer's; only a step needs to be told, elsewhere the mask holds it.
         softcap: bound of the scores' tanh (Gemma 2).
-
-    Returns:
-        B, T, H, D and no weights.
     """
-    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     if tree is not None:
-        return tree(int(module.layer_idx), query, key, value, scale), None  # type: ignore[arg-type]
+        return tree(int(module.layer_idx), query, key, value, scale)  # type: ignore[arg-type]
     if step is not None:
-        return step(int(module.layer_idx), query, key, value, scale, window=sliding_window, softcap=softcap), None  # type: ignore[arg-type]
+        return step(int(module.layer_idx), query, key, value, scale, window=sliding_window, softcap=softcap)  # type: ignore[arg-type]
     if prefix_attention is not None and attention_mask is not None:
         prefix_attention[0].add(int(module.layer_idx), query, key, attention_mask, scale, prefix_attention[1], softcap)  # type: ignore[arg-type]
     if questions is not None and attention_mask is not None:
@@ -151,7 +171,7 @@ def attend(
         out = F.scaled_dot_product_attention(query, key, value, attention_mask, scale=scale, enable_gqa=True)
     else:
         out = _GroupedAttention.apply(query, key, value, attention_mask, scale)
-    return out.transpose(1, 2).contiguous(), None
+    return out.transpose(1, 2).contiguous()
 
 
 def _capped(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, softcap: float) -> Tensor:

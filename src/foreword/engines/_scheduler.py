@@ -7,9 +7,9 @@ computes the next token of every running request and, in what is left of its tok
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -82,13 +82,17 @@ class Counts:
 class Scheduler:
     """Runs jobs to their end, a step at a time. Belongs to one thread; only `Job.cancelled` may be set from others."""
 
-    def __init__(self, engine: TransformersEngine, *, most_rows: int, step_tokens: int) -> None:
+    def __init__(
+        self, engine: TransformersEngine, *, most_rows: int, step_tokens: int, to_attention: Mapping[str, Any] | None = None
+    ) -> None:
         """
         Args:
             most_rows: requests that run at once.
             step_tokens: tokens computed in one step, the running requests' newest ones included.
+            to_attention: passed on to every layer's attention function in every step.
         """
         self._engine, self.most_rows, self._step_tokens = engine, most_rows, step_tokens
+        self._to_attention = dict(to_attention or {})
         geometry = engine.geometry
         self._pool = SlotPool(
             layers=geometry.layers,
@@ -119,7 +123,7 @@ class Scheduler:
             return False
         attention = StepAttention(self._pool, chunks, device=self._engine.device)
         chosen = [place for place, chunk in enumerate(attention.chunks) if self._is_read(chunk)]
-        logits_CV = self._engine.step_logits(attention, chosen)
+        logits_CV = self._engine.step_logits(attention, chosen, **self._to_attention)
         self._advance(attention.chunks)
         self._choose([_job(attention.chunks[place]) for place in chosen], logits_CV)
         return True

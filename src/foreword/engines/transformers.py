@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foreword.engine import Asked, Conversation, Deliver, Progress, Request, Row
-from foreword.engines import _attention, _layers
+from foreword.engine import Asked, Conversation, Deliver, Progress, Request, Row, Shares
+from foreword.engines import _attention, _layers, _own_path, _reading, _side_signal
 from foreword.engines._answer import Answer
 from foreword.engines._cache import PrefixView
 from foreword.engines._checkpoint import fingerprint as checkpoint_fingerprint
@@ -28,6 +27,7 @@ from foreword.engines._flat import FlatRows, TreeAttention, check_prefix_of_row,
 from foreword.engines._geometry import geometry_of, reach_of, sliding_window_of, turns_as_described, window_of
 from foreword.engines._int8 import quantize_weights
 from foreword.engines._packed import pack_linear_layers
+from foreword.engines._placement import device_of, dtype_of
 from foreword.engines._resident import NO_PREFIX, Paths, PrefixTensors
 from foreword.engines._rows import PackedRows, additive, bucket, pack
 from foreword.engines._sampling import Sampler
@@ -42,19 +42,16 @@ from foreword.prefix.file import load as load_prefix
 from foreword.prefix.header import Fingerprint, Geometry, PromptFormat
 from foreword.prefix.operations import compose
 from foreword.prefix.rotary import rotate
+from foreword.prefix.side_signal import SideSignal
 from foreword.types import Completion, Delta, Message, Sampling
 
 logger = logging.getLogger(__name__)
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 WEIGHTS = ("auto", "int8")
 GENERATION_ROWS, GENERATION_TOKENS = 32, 2048
 SCORING_TOKENS = 2048
 GROUP_OVERHEAD, GPU_GROUP_OVERHEAD = {"cpu": 48}, 4096
 """What starting one more group of rows costs, in tokens computed (measured on the CPU: about 20 ms)."""
-SELF_CHECK_TOLERANCE = {torch.float32: 0.05, torch.bfloat16: 1.5, torch.float16: 0.5}
-"""Largest log-probability difference (nats) accepted between our path and the module's own at load. The probe is
-improbable text, on which bfloat16 noise alone reaches 0.6."""
 
 
 def load(
@@ -85,8 +82,8 @@ def load(
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
-    place = _device(device)
-    chosen = _dtype(dtype, place)
+    place = device_of(device)
+    chosen = dtype_of(dtype, place)
     if weights not in WEIGHTS or (weights == "int8" and place.type != "cpu"):
         raise ModelError(f"weights must be one of {', '.join(WEIGHTS)}, int8 on the CPU only; got {weights!r} for {place.type}.")
     folder = resolve(name, revision=revision, progress=progress)
@@ -108,33 +105,11 @@ def load(
     return TransformersEngine(name=name, folder=folder, module=module, tokenizer=tokenizer)
 
 
-def _best_device() -> str:
-    """The GPU that belongs to this worker (`torchrun` numbers the workers of a machine), or the CPU."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(_best_device() if name == "auto" else name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ModelError(f"The device {name!r} cannot be used here: {str(error).splitlines()[0]} Try `auto` or `cpu`.") from error
-    return device
-
-
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        fast_bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
-        return torch.bfloat16 if fast_bf16 else torch.float32
-    if name not in DTYPES:
-        raise ModelError(f"dtype must be `auto` or one of {', '.join(DTYPES)}; got {name!r}")
-    return DTYPES[name]
-
-
 class TransformersEngine:
     """A frozen transformers model that takes prefixes.
 
-    Meets `Generates`, `TakesPrefix`, `Traceable` and `Differentiable`; what `serve` returns meets `Serves`.
+    Meets `Generates`, `TakesPrefix`, `ReadsSeveral`, `Traceable`, `Differentiable` and `TakesSideSignal`; what `serve` returns meets
+    `Serves`.
     """
 
     def __init__(self, *, name: str, folder: Path, module: Any, tokenizer: Any) -> None:
@@ -150,7 +125,7 @@ class TransformersEngine:
         self._head = module.get_output_embeddings()
         self._softcap: float | None = getattr(module.config.get_text_config(), "final_logit_softcapping", None)
         pack_linear_layers(self._body)
-        self._check_own_path()
+        _own_path.check(self, vocabulary=self._head.weight.shape[0])
         if self._geometry.rotary and not turns_as_described(self._body, self._geometry, self.device):
             logger.warning("Keys of `%s` turn with position in a way that Foreword does not know; its prefixes cannot be moved.", name)
             self._geometry = self._geometry.model_copy(update={"rotary": ()})
@@ -287,18 +262,25 @@ class TransformersEngine:
         return log_probs_of(hidden_TD, self._head, token_ids_TC, softcap=self._softcap)
 
     def _hidden_before_targets(
-        self, rows: Sequence[Row], key_LHND: Tensor | None, value_LHND: Tensor | None, prefix_of_row: Sequence[int] | None = None
+        self,
+        rows: Sequence[Row],
+        key_LHND: Tensor | None,
+        value_LHND: Tensor | None,
+        prefix_of_row: Sequence[int] | None = None,
+        *,
+        padded: bool = False,
+        **to_attention: Any,
     ) -> tuple[Tensor, Tensor]:
         """The hidden state that predicts each target token, T D, and the target tokens, T."""
         positions = 0 if key_LHND is None else key_LHND.shape[-2]
         self._check_rows(rows, positions)
-        if self._takes_flat_rows:
+        if self._takes_flat_rows and not padded:
             rows_as_tensors: FlatRows | PackedRows = flatten(rows, prefix_positions=positions, device=self.device)
-            hidden_MD = self._hidden_of_flat(rows_as_tensors, key_LHND, value_LHND, prefix_of_row)
+            hidden_MD = self._hidden_of_flat(rows_as_tensors, key_LHND, value_LHND, prefix_of_row, **to_attention)
         else:
             rows_as_tensors = self._pack(rows, positions)
             cache = None if key_LHND is None or value_LHND is None else PrefixView(key_LHND, value_LHND)
-            hidden_MD = self._hidden_of(rows_as_tensors, positions, cache).flatten(0, 1)
+            hidden_MD = self._hidden_of(rows_as_tensors, positions, cache, **to_attention).flatten(0, 1)
         return hidden_MD[rows_as_tensors.source], rows_as_tensors.target
 
     @property
@@ -308,7 +290,12 @@ class TransformersEngine:
         return self._sliding_window is None and not capped and self._module.config._attn_implementation == _attention.NAME
 
     def _hidden_of_flat(
-        self, flat: FlatRows, key_LHND: Tensor | None, value_LHND: Tensor | None, prefix_of_row: Sequence[int] | None = None
+        self,
+        flat: FlatRows,
+        key_LHND: Tensor | None,
+        value_LHND: Tensor | None,
+        prefix_of_row: Sequence[int] | None = None,
+        **to_attention: Any,
     ) -> Tensor:
         """Last hidden states of flat rows behind a prefix, or each behind its own: M D."""
         return self._body(
@@ -317,6 +304,7 @@ class TransformersEngine:
             attention_mask=self._unread_mask(),
             use_cache=False,
             tree=TreeAttention(flat, key_LHND, value_LHND, dtype=self.dtype, prefix_of_row=prefix_of_row),
+            **to_attention,
         ).last_hidden_state[0]
 
     def _pack(self, rows: Sequence[Row], positions: int) -> PackedRows:
@@ -362,19 +350,15 @@ class TransformersEngine:
         if not token_ids:
             shape = (self._geometry.layers, self._geometry.kv_heads, 0, self._geometry.head_dim)
             return torch.empty(shape, dtype=self.dtype, device=self.device), torch.empty(shape, dtype=self.dtype, device=self.device)
-        from transformers import DynamicCache
+        return _reading.read(self._body, [token_ids], behind, dtype=self.dtype, device=self.device)[0]
 
-        # A cache told nothing of the config keeps every position of sliding layers too.
-        cache = DynamicCache()
-        with torch.inference_mode():
-            if behind is not None:
-                for layer, (key_HND, value_HND) in enumerate(zip(*behind, strict=True)):
-                    cache.update(key_HND[None].to(self.device, self.dtype), value_HND[None].to(self.device, self.dtype), layer)
-            self._body(input_ids=torch.tensor([list(token_ids)], device=self.device), past_key_values=cache, use_cache=True)
-        return (
-            torch.stack([layer.keys[0, :, before:] for layer in cache.layers]).clone(),  # type: ignore[attr-defined]
-            torch.stack([layer.values[0, :, before:] for layer in cache.layers]).clone(),  # type: ignore[attr-defined]
-        )
+    def read_several(
+        self, sequences: Sequence[Sequence[int]], *, behind: tuple[Tensor, Tensor] | None = None
+    ) -> list[tuple[Tensor, Tensor]]:
+        longest = (0 if behind is None else behind[0].shape[2]) + max(map(len, sequences), default=0)
+        if longest > self.window or not all(sequences):
+            raise WindowError(f"A text has 1 to {self.window} tokens for `{self.name}`; of these the longest has {longest}; none is empty.")
+        return _reading.read(self._body, sequences, behind, dtype=self.dtype, device=self.device) if sequences else []
 
     def batches(self, rows: Sequence[Row], *, most_tokens: int) -> list[list[int]]:
         """Row indices in groups of like length whose size, with padding where there is any, stays within `most_tokens`."""
@@ -400,9 +384,18 @@ class TransformersEngine:
         sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
         progress: Progress | None = None,
     ) -> list[Completion]:
-        tensors = self._prefix_tensors(prefix)
+        return self._answers(conversations, self._prefix_tensors(prefix), sampling, progress)
+
+    def _answers(
+        self,
+        conversations: Sequence[Conversation],
+        tensors: PrefixTensors,
+        sampling: Sampling,
+        progress: Progress | None,
+        **to_attention: Any,
+    ) -> list[Completion]:
         pieces: list[list[Delta]] = [[] for _ in conversations]
-        scheduler = Scheduler(self, most_rows=GENERATION_ROWS, step_tokens=GENERATION_TOKENS)
+        scheduler = Scheduler(self, most_rows=GENERATION_ROWS, step_tokens=GENERATION_TOKENS, to_attention=to_attention)
         jobs = [self._job(self._prompt(conversation, tensors, sampling), tensors, sampling) for conversation in conversations]
         for job, said in zip(jobs, pieces, strict=True):
             job.deliver = said.append
@@ -436,6 +429,42 @@ class TransformersEngine:
                     yield delta.text
             said.clear()
 
+    # --- a side signal -----------------------------------------------------------------------------------------
+
+    @property
+    def query_heads(self) -> int:
+        return self._module.config.get_text_config().num_attention_heads
+
+    def target_log_probs_beside(self, rows: Sequence[Row], side: SideSignal, *, by_share: bool = False) -> Tensor:
+        beside = self._side_attention(side, by_share=by_share)
+        hidden_TD, target = self._hidden_before_targets(rows, None, None, padded=by_share, beside=beside)
+        return target_log_probs(hidden_TD, self._head, target, softcap=self._softcap)
+
+    def shares_beside(self, rows: Sequence[Row], side: SideSignal) -> Shares:
+        beside = self._side_attention(side.gated(torch.zeros_like(side.gate_LQ)), by_share=True)
+        beside.sums = _side_signal.ShareSums(side.gate_LQ.to(self.device))
+        with torch.inference_mode():
+            for group in self.batches(rows, most_tokens=SCORING_TOKENS):
+                packed = self._pack([rows[index] for index in group], 0)
+                beside.sums.counted_BT = packed.segment_BT >= 0
+                self._hidden_of(packed, 0, None, beside=beside)
+        return beside.sums.found()
+
+    def generate_beside(
+        self,
+        conversations: Sequence[Conversation],
+        side: SideSignal,
+        *,
+        sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+        progress: Progress | None = None,
+    ) -> list[Completion]:
+        return self._answers(conversations, NO_PREFIX, sampling, progress, beside=self._side_attention(side))
+
+    def _side_attention(self, side: SideSignal, *, by_share: bool = False) -> _side_signal.SideAttention:
+        side.check(self._fingerprint)
+        _side_signal.check(side, name=self.name, query_heads=self.query_heads, near_sighted=not self._takes_flat_rows)
+        return _side_signal.SideAttention(side, dtype=self.dtype, device=self.device, by_share=by_share)
+
     # --- serving -----------------------------------------------------------------------------------------------
 
     def serve(
@@ -460,7 +489,7 @@ class TransformersEngine:
         prefix = parts[0] if len(parts) == 1 else compose(parts, "+".join(part.name for part in parts), window=self.window)
         return self._prefix_tensors(prefix, copied=True)
 
-    def step_logits(self, step: StepAttention, chosen: Sequence[int]) -> Tensor:
+    def step_logits(self, step: StepAttention, chosen: Sequence[int], **to_attention: Any) -> Tensor:
         """One forward pass of the scheduler: logits after the last token of the chosen chunks, C V."""
         hidden_MD = self._body(
             input_ids=step.token_ids_M[None],
@@ -468,6 +497,7 @@ class TransformersEngine:
             attention_mask=self._unread_mask(),
             use_cache=False,
             step=step,
+            **to_attention,
         ).last_hidden_state[0]
         return self.logits(hidden_MD[step.last_R[chosen]])
 
@@ -561,35 +591,6 @@ class TransformersEngine:
             positions=prefix.positions,
             prompt_format=prefix.header.prompt_format,
         )
-
-    def _check_own_path(self) -> None:
-        """Switches to our attention and our path; an architecture for which that changes the numbers is refused at load."""
-        tokens = torch.arange(1, 9, device=self.device)[None] % self._head.weight.shape[0]
-        row = Row(prompt=tuple(tokens[0, :4].tolist()), targets=(tuple(tokens[0, 4:].tolist()),))
-        try:
-            with torch.inference_mode():
-                theirs = self._module(input_ids=tokens, use_cache=False).logits.float().log_softmax(-1)[0, 3:-1]
-                self._module.set_attn_implementation(_attention.NAME)
-                ours = torch.stack([self.target_log_probs([row]), self._after_reading(row)])
-        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
-            raise ModelError(
-                f"`{self.name}` ({type(self._module).__name__}) is built in a way that Foreword does not know: {error}. "
-                "Proven families: Llama, Qwen3, Gemma 3, GPT-2, GPT-NeoX."
-            ) from error
-        gap = (theirs.gather(1, tokens[0, 4:, None])[:, 0] - ours).abs().max()
-        if not gap < SELF_CHECK_TOLERANCE[self.dtype]:
-            raise ModelError(
-                f"`{self.name}` ({type(self._module).__name__}) computes its logits in a way that Foreword does not know "
-                f"(log-probabilities differ by {float(gap):.3g}). Proven families: Llama, Qwen3, Gemma 3, GPT-2, GPT-NeoX."
-            )
-
-    def _after_reading(self, row: Row) -> Tensor:
-        """Log-probabilities of the row's targets with its prompt, but for the last token, as a prefix."""
-        key_LHND, value_LHND = self.read(row.prompt[:-1])
-        shape = (self._geometry.layers, self._geometry.kv_heads, len(row.prompt) - 1, self._geometry.head_dim)
-        if key_LHND.shape != shape or value_LHND.shape != shape:
-            raise ValueError(f"its keys have shape {tuple(key_LHND.shape)} where the config promises {shape}")
-        return self.target_log_probs([Row(prompt=row.prompt[-1:], targets=row.targets)], key_LHND, value_LHND)
 
 
 def _completion(pieces: Sequence[Delta], seconds: float) -> Completion:

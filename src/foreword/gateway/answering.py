@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -83,6 +83,8 @@ class Plan:
         requests: makes what the engine is asked, one for each answer, given the most tokens of each; answers to one prompt stand together.
         per_prompt: answers to each prompt.
         most_tokens: tokens at most of each answer; None where the client leaves it open.
+        headers: what the answer's head says besides.
+        taken_off: the prefix stands for messages that the client sent, and its positions are tokens of the prompt.
     """
 
     named: Named
@@ -92,6 +94,8 @@ class Plan:
     most_tokens: int | None
     stream: bool
     include_usage: bool
+    headers: Mapping[str, str] = field(default_factory=dict)
+    taken_off: bool = False
 
 
 async def answer(request: Request, service: Service, plan: Plan) -> Response:
@@ -108,7 +112,8 @@ async def answer(request: Request, service: Service, plan: Plan) -> Response:
     head = Head(id=f"{plan.shape.id_start}-{secrets.token_hex(12)}", created=int(time.time()), model=plan.named.model)
     parts = [Part() for _ in pieces.delivers]
     if plan.stream:
-        return EventStream(_Events(plan=plan, head=head, pieces=pieces, parts=parts, service=service, began=began))
+        events = _Events(plan=plan, head=head, pieces=pieces, parts=parts, service=service, began=began)
+        return EventStream(events, headers=plan.headers)
     try:
         while some := await pieces.next():
             for index, delta in some:
@@ -118,7 +123,7 @@ async def answer(request: Request, service: Service, plan: Plan) -> Response:
     for part in parts:
         check_complete(part.finish_reason)
     usage = _account(service, plan, parts, pieces, began)
-    return Response(plan.shape.whole(head, parts, usage), media_type="application/json")
+    return Response(plan.shape.whole(head, parts, usage), headers=dict(plan.headers), media_type="application/json")
 
 
 def check_complete(reason: FinishReason | None) -> None:
@@ -163,7 +168,9 @@ def _account(service: Service, plan: Plan, parts: Sequence[Part], pieces: Pieces
     """What the request took; a prompt counts once, however many answers it has."""
     usages = [part.usage or Usage(prompt_tokens=0, completion_tokens=0) for part in parts]
     per_prompt = usages[:: plan.per_prompt]
-    prompt_tokens = sum(usage.prompt_tokens for usage in per_prompt)
+    positions = sum(usage.prefix_positions for usage in per_prompt)
+    prompt_tokens = sum(usage.prompt_tokens for usage in per_prompt) + (positions if plan.taken_off else 0)
+    details = PromptDetails(cached_tokens=positions) if plan.taken_off else PromptDetails(prefix_positions=positions)
     completion_tokens = sum(usage.completion_tokens for usage in usages)
     first = None if pieces.first_at is None else pieces.first_at - began
     service.metrics.answered(
@@ -173,5 +180,5 @@ def _account(service: Service, plan: Plan, parts: Sequence[Part], pieces: Pieces
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
         total_tokens=prompt_tokens + completion_tokens,
-        prompt_tokens_details=PromptDetails(prefix_positions=sum(usage.prefix_positions for usage in per_prompt)),
+        prompt_tokens_details=details,
     )

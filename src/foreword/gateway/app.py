@@ -16,11 +16,14 @@ from foreword.gateway.chat import chat_completions
 from foreword.gateway.completions import completions
 from foreword.gateway.embeddings import embeddings
 from foreword.gateway.errors import ClientGone, Refusal, on_client_gone, on_foreword_error, on_http_exception, on_refusal
+from foreword.gateway.gating import Gate
 from foreword.gateway.metrics import Metrics
 from foreword.gateway.naming import Names
 from foreword.gateway.service import BODY_BYTES, Service
+from foreword.gateway.stands_for import StandIns
 from foreword.gateway.tenants import AdminKey, Keyring
 from foreword.prefix.store import PrefixStore
+from foreword.retrieval.embedder import Embedder
 
 ROUTES = (
     Route("/v1/chat/completions", chat_completions, methods=["POST"]),
@@ -46,6 +49,8 @@ def build(
     keys: Keyring | None = None,
     admin_key: AdminKey | None = None,
     body_bytes: int = BODY_BYTES,
+    substitute: bool = True,
+    gate: Embedder | None = None,
 ) -> Starlette:
     """The application. Its `state.service` is the `Service` that the server drains when it stops.
 
@@ -55,15 +60,20 @@ def build(
         keys: who may send requests; None lets everybody.
         admin_key: opens the admin routes; None leaves them closed.
         body_bytes: largest body that is read.
+        substitute: serve requests to the frozen model from prefixes that stand for their first messages.
+        gate: the embedder by which the prefixes' detectors judge requests; None attaches every prefix that is asked for.
     """
+    metrics = Metrics(engine)
     service = Service(
         engine=engine,
         names=Names(base, store),
         bridge=Bridge(engine),
-        metrics=Metrics(engine),
+        metrics=metrics,
         keys=keys,
         admin=admin_key,
         body_bytes=body_bytes,
+        stand_ins=StandIns(store) if substitute else None,
+        gate=None if gate is None else Gate(gate, metrics),
     )
     app = Starlette(
         routes=ROUTES,

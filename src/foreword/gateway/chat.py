@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 from msgspec import UNSET
@@ -10,9 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from foreword.engine import Request as EngineRequest
+from foreword.errors import PrefixError
 from foreword.gateway.answering import Head, Part, Plan, answer
 from foreword.gateway.errors import Refusal
+from foreword.gateway.gating import gated, said
 from foreword.gateway.logprobs import chat_logprobs
+from foreword.gateway.naming import Named
 from foreword.gateway.reading import read
 from foreword.gateway.sampling import sampling_of, seeds
 from foreword.gateway.service import service_of
@@ -41,6 +45,21 @@ async def chat_completions(request: Request) -> Response:
     _check(body)
     conversation = to_messages(body.messages)
     named = await service.names.named(body.model, tenant)
+    judged = await gated(service.gate, named, (said(conversation),))
+    plan = replace(_plan(body, judged.named[0], conversation), headers=judged.headers)
+    if service.stand_ins is None or named.references:
+        return await answer(request, service, plan)
+    for match in await service.stand_ins.matches(body, conversation, tenant):
+        shorter = replace(_plan(body, match.named(body.model), match.rest), headers=match.headers, taken_off=True)
+        try:
+            return await answer(request, service, shorter)
+        except PrefixError as error:
+            # For another model, or gone since it was found. Nothing was sent yet.
+            service.stand_ins.refuse(match, error)
+    return await answer(request, service, plan)
+
+
+def _plan(body: ChatRequest, named: Named, conversation: tuple[Message, ...]) -> Plan:
     count, logprobs = body.n or 1, (body.top_logprobs or 0) if body.logprobs else None
     drawn = seeds(body, count)
 
@@ -49,17 +68,15 @@ async def chat_completions(request: Request) -> Response:
         return [EngineRequest(conversation=conversation, prefix=named.files, sampling=sampling) for sampling in samplings]
 
     include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
-    shape = ChatShape(with_logprobs=logprobs is not None, with_usage=include_usage)
-    plan = Plan(
+    return Plan(
         named=named,
-        shape=shape,
+        shape=ChatShape(with_logprobs=logprobs is not None, with_usage=include_usage),
         requests=requests,
         per_prompt=count,
         most_tokens=_most_tokens(body),
         stream=bool(body.stream),
         include_usage=include_usage,
     )
-    return await answer(request, service, plan)
 
 
 def to_messages(turns: Sequence[InMessage]) -> tuple[Message, ...]:

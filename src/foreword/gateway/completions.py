@@ -12,6 +12,7 @@ from starlette.responses import Response
 from foreword.engine import Request as EngineRequest
 from foreword.gateway.answering import Head, Part, Plan, answer
 from foreword.gateway.errors import Refusal
+from foreword.gateway.gating import gated
 from foreword.gateway.logprobs import text_logprobs
 from foreword.gateway.reading import read
 from foreword.gateway.sampling import sampling_of, seeds
@@ -30,12 +31,14 @@ async def completions(request: Request) -> Response:
     _check(body)
     prompts = to_prompts(body)
     named = await service.names.named(body.model, tenant)
+    judged = await gated(service.gate, named, [(prompt,) for prompt in prompts])
     count = body.n or 1
     drawn = seeds(body, count)
 
     def requests(most_tokens: int) -> list[EngineRequest]:
         samplings = [sampling_of(body, max_new_tokens=most_tokens, logprobs=body.logprobs, seed=seed) for seed in drawn]
-        return [EngineRequest(text=prompt, prefix=named.files, sampling=sampling) for prompt in prompts for sampling in samplings]
+        pairs = list(zip(prompts, judged.named, strict=True))
+        return [EngineRequest(text=prompt, prefix=one.files, sampling=sampling) for prompt, one in pairs for sampling in samplings]
 
     include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
     shape = TextShape(with_logprobs=body.logprobs is not None, with_usage=include_usage)
@@ -47,6 +50,7 @@ async def completions(request: Request) -> Response:
         most_tokens=body.max_tokens,
         stream=bool(body.stream),
         include_usage=include_usage,
+        headers=judged.headers,
     )
     return await answer(request, service, plan)
 

@@ -35,6 +35,7 @@ class Metrics:
             "foreword_first_token_seconds", "From a request to its first token.", buckets=_FIRST_TOKEN, registry=self._registry
         )
         self._tokens = Counter("foreword_tokens", "Tokens of complete answers.", ["direction", "prefix"], registry=self._registry)
+        self._gate = Counter("foreword_gate", "What the gate did with a prefix.", ["prefix", "outcome"], registry=self._registry)
         self._registry.register(_EngineLoad(engine))
 
     def began(self) -> None:
@@ -54,6 +55,10 @@ class Metrics:
         self._tokens.labels("out", prefix).inc(completion_tokens)
         if first_token_seconds is not None:
             self._first_token.observe(first_token_seconds)
+
+    def gated(self, *, label: str, outcome: str) -> None:
+        """The gate has decided about a prefix: `attached`, `kept-off`, or `unjudged` where its file has no detector to ask."""
+        self._gate.labels(self._bounded(label), outcome).inc()
 
     def text(self) -> bytes:
         """Everything, in Prometheus's text format."""

@@ -10,8 +10,10 @@ from starlette.requests import Request
 
 from foreword.engine import Serves
 from foreword.gateway.bridge import Bridge
+from foreword.gateway.gating import Gate
 from foreword.gateway.metrics import Metrics
 from foreword.gateway.naming import Names
+from foreword.gateway.stands_for import StandIns
 from foreword.gateway.tenants import EVERYBODY, AdminKey, Keyring, Tenant
 
 BODY_BYTES = 1 << 20
@@ -50,6 +52,8 @@ class Service:
         keys: None where anybody may send requests.
         admin: None where there are no admin routes.
         pinned: what the admin routes have pinned.
+        stand_ins: finds prefixes for messages; None where only those count that are asked for.
+        gate: keeps prefixes off what is none of their business; None where every prefix that is asked for is attached.
     """
 
     engine: Serves
@@ -61,6 +65,8 @@ class Service:
     body_bytes: int = BODY_BYTES
     traffic: Traffic = field(default_factory=Traffic)
     pinned: set[tuple[Path, ...]] = field(default_factory=set)
+    stand_ins: StandIns | None = None
+    gate: Gate | None = None
 
     def tenant(self, request: Request) -> Tenant:
         """Who asks. Raises `Refusal` (401)."""

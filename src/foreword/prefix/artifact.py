@@ -18,10 +18,12 @@ import torch
 from torch import Tensor
 
 from foreword.errors import PrefixError, PrefixMismatch
-from foreword.prefix.header import Fingerprint, Geometry, Kind, PrefixHeader, PromptFormat, TensorSpec, build_header
+from foreword.prefix.header import Fingerprint, Geometry, Kind, PrefixHeader, PromptFormat, StandsFor, TensorSpec, build_header
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
+
+    from foreword.prefix.relevance import Detector
 
 DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
@@ -47,6 +49,7 @@ class HeaderFields(TypedDict, total=False):
     created: datetime
     text_tail: str | None
     instruction: str | None
+    stands_for: StandsFor | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -55,14 +58,16 @@ class Prefix:
 
     Attributes:
         key_LHND, value_LHND: of the header's dtype; integers where it is int8.
-        key_scale_LH, value_scale_LH: float32, only for int8; a number is the integer times its layer's and head's scale.
+        key_scale_LHN, value_scale_LHN: float32, only for int8; a number is the integer times the scale of its layer, head and position.
+        detector: says whether a query is this prefix's business; None where every query is taken to be.
     """
 
     header: PrefixHeader
     key_LHND: Tensor
     value_LHND: Tensor
-    key_scale_LH: Tensor | None = None
-    value_scale_LH: Tensor | None = None
+    key_scale_LHN: Tensor | None = None
+    value_scale_LHN: Tensor | None = None
+    detector: Detector | None = None
 
     @classmethod
     def make(
@@ -75,8 +80,8 @@ class Prefix:
         fingerprint: Fingerprint,
         geometry: Geometry,
         prompt_format: PromptFormat,
-        key_scale_LH: Tensor | None = None,
-        value_scale_LH: Tensor | None = None,
+        key_scale_LHN: Tensor | None = None,
+        value_scale_LHN: Tensor | None = None,
         sink: int = 1,
         **fields: Unpack[HeaderFields],
     ) -> Prefix:
@@ -109,7 +114,7 @@ class Prefix:
                 **fields,
             }
         )
-        tensors = {"key_LHND": key_LHND, "value_LHND": value_LHND, "key_scale_LH": key_scale_LH, "value_scale_LH": value_scale_LH}
+        tensors = {"key_LHND": key_LHND, "value_LHND": value_LHND, "key_scale_LHN": key_scale_LHN, "value_scale_LHN": value_scale_LHN}
         copies = {label: tensor.detach().clone().contiguous() for label, tensor in tensors.items() if tensor is not None}
         check_tensors(header, copies)
         check_finite(name, copies)
@@ -140,7 +145,7 @@ class Prefix:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors."""
+        """Bytes of keys and values."""
         return sum(spec.nbytes for spec in self.header.tensors().values())
 
     @property
@@ -150,7 +155,7 @@ class Prefix:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors by name, in alphabetical order."""
+        """Keys and values by name, in alphabetical order."""
         return {label: getattr(self, label) for label in self.header.tensors()}
 
     def keys(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:
@@ -160,11 +165,11 @@ class Prefix:
             dtype: by default the prefix's own, float32 for int8.
             device: by default where the tensor is.
         """
-        return _floating(self.key_LHND, self.key_scale_LH, dtype, device)
+        return _floating(self.key_LHND, self.key_scale_LHN, dtype, device)
 
     def values(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:
         """Values as floating-point LHND; see `keys`."""
-        return _floating(self.value_LHND, self.value_scale_LH, dtype, device)
+        return _floating(self.value_LHND, self.value_scale_LHN, dtype, device)
 
     def rename(self, name: str) -> Prefix:
         """The same prefix under another name.
@@ -173,6 +178,11 @@ class Prefix:
             PrefixError: the name is not allowed.
         """
         return replace(self, header=self.header.changed(name=name))
+
+    def with_detector(self, detector: Detector | None) -> Prefix:
+        """The same prefix with another detector, or none. Its digest stays, as its keys and values do."""
+        relevance = None if detector is None else detector.relevance()
+        return replace(self, header=self.header.changed(relevance=relevance), detector=detector)
 
     def check(self, fingerprint: Fingerprint) -> None:
         """Raises `PrefixMismatch`, naming each differing field, unless the prefix was made for the model with this fingerprint."""
@@ -198,7 +208,7 @@ def check_finite(name: str, tensors: dict[str, Tensor]) -> None:
     for label, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise PrefixError(f"`{label}` of prefix `{name}` has numbers that are NaN or infinite; make the prefix again.")
-        if label.endswith("scale_LH") and bool((tensor < 0).any()):
+        if label.endswith("scale_LHN") and bool((tensor < 0).any()):
             raise PrefixError(f"`{label}` of prefix `{name}` has negative scales; quantise the prefix again.")
 
 
@@ -223,9 +233,9 @@ def _check_tensor(label: str, tensor: Tensor, spec: TensorSpec) -> None:
         raise PrefixError(f"`{label}` must have shape {spec.shape}, after the geometry and the keys' positions; got {tuple(tensor.shape)}.")
 
 
-def _floating(tensor_LHND: Tensor, scale_LH: Tensor | None, dtype: torch.dtype | None, device: torch.device | str | None) -> Tensor:
-    if scale_LH is None:
+def _floating(tensor_LHND: Tensor, scale_LHN: Tensor | None, dtype: torch.dtype | None, device: torch.device | str | None) -> Tensor:
+    if scale_LHN is None:
         return tensor_LHND.to(device=device, dtype=dtype or tensor_LHND.dtype)
     # Multiplied in float32 on the target device, so that the integers and not the wide numbers cross the bus.
-    wide_LHND = tensor_LHND.to(device).float() * scale_LH.to(device)[:, :, None, None]
+    wide_LHND = tensor_LHND.to(device).float() * scale_LHN.to(device)[..., None]
     return wide_LHND.to(dtype or torch.float32)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import secrets
 from collections.abc import Iterator
@@ -17,10 +16,8 @@ from foreword.errors import PrefixError, PrefixFileError
 from foreword.prefix import preamble
 from foreword.prefix.artifact import Prefix, check_finite, check_tensors, digest, tensor_bytes
 from foreword.prefix.header import PrefixHeader
-
-TEMPORARY_SUFFIX = ".tmp"
-
-_log = logging.getLogger(__name__)
+from foreword.prefix.relevance import Detector
+from foreword.store.versions import TEMPORARY_SUFFIX, sync_folder
 
 
 def save(prefix: Prefix, path: str | os.PathLike[str]) -> None:
@@ -53,7 +50,7 @@ def load(path: str | os.PathLike[str], *, verify: bool = True) -> Prefix:
     """
     source = Path(path)
     header = preamble.read(source)
-    tensors = _map_tensors(source, header)
+    tensors, detector = _map_tensors(source, header)
     try:
         check_tensors(header, tensors)
         if verify and digest(header, tensors) != header.digest:
@@ -62,7 +59,7 @@ def load(path: str | os.PathLike[str], *, verify: bool = True) -> Prefix:
             check_finite(header.name, tensors)
     except PrefixError as error:
         raise PrefixFileError(f"{source} is not a sound prefix file: {error} Take a fresh copy, or make the prefix again.") from None
-    return Prefix(header=header, **tensors)
+    return Prefix(header=header, detector=detector, **tensors)
 
 
 def write_temporary(prefix: Prefix, target: Path) -> Path:
@@ -73,31 +70,19 @@ def write_temporary(prefix: Prefix, target: Path) -> Path:
     """
     if digest(prefix.header, prefix.tensors) != prefix.header.digest:
         raise PrefixError(f"The tensors of prefix `{prefix.name}` were changed since it was made; make a new one with `Prefix.make`.")
+    arrays = {} if prefix.detector is None else prefix.detector.arrays()
     start, order = preamble.build(prefix.header)
     temporary = target.parent / f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
     try:
         with _removed_on_failure(temporary), temporary.open("xb") as file:
             file.write(start)
             for label in order:
-                file.write(tensor_bytes(prefix.tensors[label]))
+                file.write(arrays[label].tobytes() if label in arrays else tensor_bytes(prefix.tensors[label]))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         raise _not_written(target, error) from error
     return temporary
-
-
-def sync_folder(folder: Path) -> None:
-    """Flushes a folder's entries to the disk, so that a rename in it outlives a power cut."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        # Some network file systems cannot flush a folder; the file itself is already safe.
-        _log.debug("folder %s cannot be flushed: %s", folder, error)
 
 
 @contextlib.contextmanager
@@ -119,13 +104,21 @@ def _not_written(target: Path, error: OSError) -> PrefixFileError:
     return PrefixFileError(f"Cannot write prefix file {target}: {error.strerror or error}. {hint} What was there is untouched.")
 
 
-def _map_tensors(source: Path, header: PrefixHeader) -> dict[str, Tensor]:
+def _map_tensors(source: Path, header: PrefixHeader) -> tuple[dict[str, Tensor], Detector | None]:
     try:
         with safe_open(source, framework="pt") as mapped:
             metadata = mapped.metadata() or {}
             # The path is opened a second time: another process may have replaced the file in between.
             if PrefixHeader.model_validate_json(metadata.get(preamble.METADATA_KEY, "")) != header:
                 raise PrefixFileError(f"{source} was replaced while it was being read; load it again.")
-            return {label: mapped.get_tensor(label) for label in header.tensors()}
+            tensors = {label: mapped.get_tensor(label) for label in header.tensors()}
+            if header.relevance is None:
+                return tensors, None
+            arrays = {label: mapped.get_tensor(label).numpy() for label in header.relevance.tensors()}
+            return tensors, Detector.from_arrays(header.relevance, arrays)
+    except PrefixFileError:
+        raise
+    except PrefixError as error:
+        raise PrefixFileError(f"The detector in {source} cannot be used: {error} Take a fresh copy, or make the prefix again.") from None
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise PrefixFileError(f"Cannot map prefix file {source}: {error}. Take a fresh copy, or make the prefix again.") from error

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AwareDatetime,
@@ -37,7 +37,7 @@ Dtype = Literal["float32", "bfloat16", "float16", "int8"]
 FORMAT_VERSION = 1
 
 _TAGS: Mapping[str, str] = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "int8": "I8"}
-SIZES: Mapping[str, int] = {"F32": 4, "BF16": 2, "F16": 2, "I8": 1}
+SIZES: Mapping[str, int] = {"F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I8": 1}
 """Bytes of one number by safetensors dtype."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _COMPOSED_NAME = re.compile(r"[a-z0-9][a-z0-9._+-]{0,63}")
@@ -49,6 +49,9 @@ Positive = Annotated[int, Field(ge=1, lt=2**31)]
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Part = TypeVar("Part", bound=_Frozen)
 
 
 class Fingerprint(_Frozen):
@@ -141,6 +144,66 @@ class TensorSpec:
         return total
 
 
+class StandsFor(_Frozen):
+    """The leading messages of a conversation whose exact keys and values a prefix holds.
+
+    Attributes:
+        messages: their hash, as `foreword.prefix.stands_for` computes it.
+        count: how many they are.
+        prompt: the stored prompt that they come from, such as `support@v3`.
+    """
+
+    messages: Sha256
+    count: Positive
+    prompt: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
+
+
+class RelevancePart(_Frozen):
+    """What a detector knows of one text; `foreword.prefix.relevance` explains how it is used.
+
+    Attributes:
+        passages: rows that are its own in `relevance_passage_ND`.
+        words: entries that are its own in `relevance_word_W`.
+        threshold: the least score of a query that is its business.
+        level: the share of its own queries that may be missed, as the user set it.
+        queries: how many queries the threshold was set by, which are rows of its own in `relevance_query_MD`.
+        asked_by: whose queries those were: the model's own questions, or a user's.
+    """
+
+    passages: Positive
+    words: Count
+    threshold: FiniteFloat
+    level: Annotated[float, Field(gt=0, lt=1)]
+    queries: Positive
+    asked_by: Literal["model", "user"]
+
+
+class Relevance(_Frozen):
+    """A detector that says whether a query is the prefix's business.
+
+    Attributes:
+        embedder: the name of the embedder whose vectors it holds.
+        dimensions: of that embedder.
+        parts: one, or those of a composition: a query that is any part's business is the composition's.
+        digest: sha256 over its tensors, as the header's own is over keys and values.
+    """
+
+    embedder: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    dimensions: Annotated[int, Field(ge=1, le=65536)]
+    parts: Annotated[tuple[RelevancePart, ...], Field(min_length=1, max_length=256)]
+    digest: Sha256
+
+    def tensors(self) -> dict[str, TensorSpec]:
+        """The tensors that the file must hold for it, by name in alphabetical order."""
+        passages, queries, words = (sum(getattr(part, count) for part in self.parts) for count in ("passages", "queries", "words"))
+        return {
+            "relevance_center_PD": TensorSpec(tag="F16", shape=(len(self.parts), self.dimensions)),
+            "relevance_passage_ND": TensorSpec(tag="F16", shape=(passages, self.dimensions)),
+            "relevance_query_MD": TensorSpec(tag="F16", shape=(queries, self.dimensions)),
+            "relevance_word_W": TensorSpec(tag="I32", shape=(words,)),
+        }
+
+
 class PrefixHeader(_Frozen):
     """Everything about a prefix but its numbers.
 
@@ -154,7 +217,10 @@ class PrefixHeader(_Frozen):
         quality: measured figures by name.
         text_tail: text to render after the prefix, for what KV loses first: numbers, ids, names.
         instruction: the instruction that the prefix was made with.
-        digest: sha256 over each tensor's name, dtype, shape and bytes, in alphabetical order of the names.
+        stands_for: the messages in whose place it may stand, where its model renders the same tokens with either.
+        relevance: the detector that says whether a query is this prefix's business.
+        digest: sha256 over name, dtype, shape and bytes of each tensor of keys and values, in alphabetical order of the names. Prefixes
+            that differ in their detectors only have one digest: they hold the same positions.
     """
 
     format_version: int = FORMAT_VERSION
@@ -177,6 +243,8 @@ class PrefixHeader(_Frozen):
     created: AwareDatetime
     text_tail: str | None = None
     instruction: str | None = None
+    stands_for: StandsFor | None = None
+    relevance: Relevance | None = None
     digest: Sha256
 
     @field_validator("format_version")
@@ -220,14 +288,18 @@ class PrefixHeader(_Frozen):
         return _differences(self, other)
 
     def tensors(self) -> dict[str, TensorSpec]:
-        """The tensors that the file must hold, by name in alphabetical order."""
+        """The tensors of keys and values, by name in alphabetical order."""
         geometry = self.geometry
         full = TensorSpec(tag=_TAGS[self.dtype], shape=(geometry.layers, geometry.kv_heads, self.positions, geometry.head_dim))
         specs = {"key_LHND": full, "value_LHND": full}
         if self.dtype == "int8":
-            scale = TensorSpec(tag="F32", shape=(geometry.layers, geometry.kv_heads))
-            specs |= {"key_scale_LH": scale, "value_scale_LH": scale}
+            scale = TensorSpec(tag="F32", shape=(geometry.layers, geometry.kv_heads, self.positions))
+            specs |= {"key_scale_LHN": scale, "value_scale_LHN": scale}
         return dict(sorted(specs.items()))
+
+    def file_tensors(self) -> dict[str, TensorSpec]:
+        """All tensors that the file must hold, by name in alphabetical order."""
+        return self.tensors() if self.relevance is None else dict(sorted((self.tensors() | self.relevance.tensors()).items()))
 
 
 def build_header(fields: Mapping[str, Any]) -> PrefixHeader:
@@ -240,6 +312,14 @@ def build_header(fields: Mapping[str, Any]) -> PrefixHeader:
         return PrefixHeader(**fields)
     except ValidationError as error:
         raise PrefixError(f"The prefix's header cannot be made: {describe(error)}.") from None
+
+
+def build_header_part(model: type[Part], fields: Mapping[str, Any]) -> Part:
+    """A part of a header from its fields; raises as `build_header`."""
+    try:
+        return model(**fields)
+    except ValidationError as error:
+        raise PrefixError(f"The `{model.__name__.lower()}` of a prefix's header cannot be made: {describe(error)}.") from None
 
 
 def check_name(name: str, *, composed: bool = False) -> None:

@@ -21,6 +21,7 @@ from foreword.errors import PrefixError, PrefixMismatch, WindowError
 from foreword.prefix.artifact import DTYPES, HeaderFields, Prefix
 from foreword.prefix.file import load
 from foreword.prefix.header import Dtype, PrefixHeader
+from foreword.prefix.relevance import joined
 from foreword.prefix.rotary import rotate
 
 _INT8_MAX = 127
@@ -72,7 +73,8 @@ def compose(prefixes: Sequence[Prefix], name: str, *, window: int | None = None)
 
     The first part that has positions keeps its sink and its place; later parts drop their sink positions and their keys are turned to
     follow. Parts do not attend each other, as they did not when they were made. The dtype is the widest of the parts', int8 counting
-    as float32. Quality figures are not carried over: the composition has not been measured.
+    as float32. Quality figures are not carried over: the composition has not been measured. A query is the composition's business if
+    it is any part's; with a part that has no detector, or parts whose detectors need different embedders, the composition has none.
 
     Args:
         name: may contain `+`.
@@ -110,25 +112,26 @@ def compose(prefixes: Sequence[Prefix], name: str, *, window: int | None = None)
         prompt_format=first.header.prompt_format,
         sink=lead.header.sink,
         **_composed_fields(prefixes, lead),
-    )
+    ).with_detector(joined([part.detector for part in prefixes]))
 
 
 def quantize(prefix: Prefix) -> Prefix:
-    """The prefix with keys and values as int8, symmetric, with one scale per layer and KV head: a quarter of float32's bytes.
+    """The prefix with keys and values as int8, symmetric, with one scale per layer, KV head and position: little over a quarter of float32's
+    bytes. One scale for all positions of a head would serve those with large numbers, and round the others coarsely.
 
     A number x with scale s = max|x| / 127 becomes round(x / s), so each is off by at most s / 2. Quality figures are dropped, as they
     were measured before rounding. An int8 prefix is returned as it is.
     """
     if prefix.header.dtype == "int8":
         return prefix
-    key_LHND, key_scale_LH = _to_int8(prefix.keys(torch.float32))
-    value_LHND, value_scale_LH = _to_int8(prefix.values(torch.float32))
+    key_LHND, key_scale_LHN = _to_int8(prefix.keys(torch.float32))
+    value_LHND, value_scale_LHN = _to_int8(prefix.values(torch.float32))
     return _derive(
         prefix,
         key_LHND=key_LHND,
         value_LHND=value_LHND,
-        key_scale_LH=key_scale_LH,
-        value_scale_LH=value_scale_LH,
+        key_scale_LHN=key_scale_LHN,
+        value_scale_LHN=value_scale_LHN,
         step="quantize int8",
         quality={},
     )
@@ -178,8 +181,8 @@ def _derive(
     value_LHND: Tensor,
     step: str,
     quality: dict[str, float],
-    key_scale_LH: Tensor | None = None,
-    value_scale_LH: Tensor | None = None,
+    key_scale_LHN: Tensor | None = None,
+    value_scale_LHN: Tensor | None = None,
     first_position: int | None = None,
 ) -> Prefix:
     header = prefix.header
@@ -188,8 +191,8 @@ def _derive(
         kind=header.kind,
         key_LHND=key_LHND,
         value_LHND=value_LHND,
-        key_scale_LH=key_scale_LH,
-        value_scale_LH=value_scale_LH,
+        key_scale_LHN=key_scale_LHN,
+        value_scale_LHN=value_scale_LHN,
         fingerprint=header.fingerprint,
         geometry=header.geometry,
         prompt_format=header.prompt_format,
@@ -203,7 +206,7 @@ def _derive(
         licence=header.licence,
         text_tail=header.text_tail,
         instruction=header.instruction,
-    )
+    ).with_detector(prefix.detector)
 
 
 def _traced(recipe: dict[str, JsonValue], step: str) -> dict[str, JsonValue]:
@@ -251,13 +254,10 @@ def _widest(prefixes: Sequence[Prefix]) -> torch.dtype:
 
 
 def _to_int8(wide_LHND: Tensor) -> tuple[Tensor, Tensor]:
-    layers, heads = wide_LHND.shape[:2]
-    if wide_LHND.numel() == 0:
-        return wide_LHND.to(torch.int8), torch.zeros(layers, heads, device=wide_LHND.device)
     # The smallest normal number as floor: a scale of zero could not divide, and one below it would lose precision.
-    scale_LH = (wide_LHND.abs().amax(dim=(2, 3)) / _INT8_MAX).clamp(min=torch.finfo(torch.float32).tiny)
-    whole_LHND = (wide_LHND / scale_LH[:, :, None, None]).round().clamp(-_INT8_MAX, _INT8_MAX)
-    return whole_LHND.to(torch.int8), scale_LH
+    scale_LHN = (wide_LHND.abs().amax(dim=-1) / _INT8_MAX).clamp(min=torch.finfo(torch.float32).tiny)
+    whole_LHND = (wide_LHND / scale_LHN[..., None]).round().clamp(-_INT8_MAX, _INT8_MAX)
+    return whole_LHND.to(torch.int8), scale_LHN
 
 
 def _compare(left_LHND: Tensor, right_LHND: Tensor) -> tuple[TensorDifference, ...]:

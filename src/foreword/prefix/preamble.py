@@ -61,7 +61,7 @@ def build(header: PrefixHeader) -> tuple[bytes, list[str]]:
     Raises:
         PrefixError: the header cannot be written, e.g. a text that is no valid Unicode.
     """
-    specs = header.tensors()
+    specs = header.file_tensors()
     order = sorted(specs, key=lambda name: (-SIZES[specs[name].tag], name))
     try:
         text = header.model_dump_json()
@@ -143,7 +143,7 @@ def _parse_metadata(metadata: dict[str, Any], path: Path) -> PrefixHeader:
 
 
 def _check_tensors(entries: dict[str, Any], header: PrefixHeader, data_bytes: int, path: Path) -> None:
-    specs = header.tensors()
+    specs = header.file_tensors()
     if set(entries) != set(specs):
         _refuse(path, f"it must hold the tensors {', '.join(specs)}; it holds {', '.join(sorted(entries))[:200] or 'none'}")
     spans = sorted((*_span(name, entries[name], spec, path), name) for name, spec in specs.items())

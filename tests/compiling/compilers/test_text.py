@@ -13,7 +13,7 @@ from foreword.api import Model, compile_text, load
 from foreword.compiling.compilers.text import compile_source
 from foreword.compiling.settings import CompileSettings
 from foreword.engine import Row
-from foreword.errors import ConfigError, ModelError, PrefixError, WindowError
+from foreword.errors import ModelError, PrefixError, WindowError
 from foreword.types import Message, Sampling
 
 TEXT = "Aromi serves Chinese food in the city centre.\nThe Eagle is a cheap coffee shop near the river."
@@ -127,8 +127,3 @@ def test_a_text_that_fills_the_window_is_refused(load_tiny: Any, chat: bool):
 def test_a_name_that_is_not_allowed(load_tiny: Any):
     with pytest.raises(PrefixError, match=r"`name`|a name has"):
         compile_source(load_tiny("gpt2"), TEXT, name="Not Allowed")
-
-
-def test_a_size_cannot_be_chosen(load_tiny: Any):
-    with pytest.raises(ConfigError, match="keeps every token"):
-        compile_source(load_tiny("gpt2"), TEXT, name="text", settings=CompileSettings(ratio=2))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from foreword.compiling.compiler import CompilingEngine
     from foreword.prefix.artifact import Prefix
 
+HONOURS = frozenset({"chat", "positions", "ratio", "select", "questions", "tail", "seed"})
+
 
 def compile_source(
     engine: CompilingEngine,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from foreword.compiling.compiler import CompilingEngine
     from foreword.prefix.artifact import Prefix
 
+HONOURS = frozenset({"chat", "positions", "ratio", "select", "questions", "tail", "steps", "seed"})
 BATCH = 4
 """Rows a step."""
 LEARNING_RATE = 0.01

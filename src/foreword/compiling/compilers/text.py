@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 from foreword.compiling import source
 from foreword.compiling.observer import Observer, Silent
 from foreword.compiling.settings import CompileSettings
-from foreword.errors import ConfigError
 
 if TYPE_CHECKING:
     from foreword.compiling.compiler import CompilingEngine
     from foreword.prefix.artifact import Prefix
+
+HONOURS = frozenset({"chat"})
+"""Every token is kept, so a size cannot be chosen, and nothing is drawn."""
 
 
 def compile_source(
@@ -31,8 +33,6 @@ def compile_source(
     """The exact keys and values of `text`; see `compiler.Compiler` for arguments and errors."""
     from foreword.prefix.artifact import Prefix
 
-    if settings.positions is not None or settings.ratio is not None:
-        raise ConfigError("`text` keeps every token of the source: its size cannot be chosen. For fewer positions use `--method compact`.")
     token_ids = source.tokens_of(engine, text, chat=settings.chat)
     source.check_room(engine, len(token_ids))
     observer.stage(f"reading {len(token_ids):,} tokens", 1)

@@ -1,0 +1,1 @@
+"""Prompts: templates with variables and examples, and where they are kept."""

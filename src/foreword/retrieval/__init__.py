@@ -1,0 +1,1 @@
+"""Finding what a text has to do with another: embedders, and what is built on them."""

@@ -1,0 +1,1 @@
+"""Concrete embedders, one per file; the file name is the key."""

@@ -1,0 +1,1 @@
+"""What keeps things: named and versioned files in a folder."""
