@@ -124,7 +124,6 @@ def _compiling(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         shown = f"{', '.join(f'{label} {gain:.2f}' for label, gain in gains.items())} (documents: {len(found['documents'])})"
         yield f"A text in {ratio.removesuffix('x')} times fewer positions: gain (1 the text, 0 none)", shown, made_by
 
-
     if "text_same_greedy" in found:
         shown = f"{found['text_same_greedy']}; log-probabilities at most {found['text_max_log_prob_difference']:.0e} apart, float32"
         yield "Same greedy answer behind a compiled text as behind the text", shown, made_by

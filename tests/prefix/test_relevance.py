@@ -85,7 +85,7 @@ def test_a_query_of_another_embedder_is_refused(mill: Detector):
 def test_words_shared_and_queries_known_raise_the_score(mill: Detector):
     vector_D = EMBEDDER.embed(["burrs"])[0]
     assert mill.score(Query.of("burrs", vector_D)) - mill.score(Query.of("taxes", vector_D)) == pytest.approx(relevance.OVERLAP)
-    known = replace(mill.parts[0], query_MD=np.concatenate([mill.parts[0].query_MD] + [query("motor oil").vector_D[None]] * 3))
+    known = replace(mill.parts[0], query_MD=np.concatenate([mill.parts[0].query_MD] + [query("motor oil").vector_D[None]] * 5))
     assert known.score(query("motor oil")) > mill.parts[0].score(query("motor oil")) + 1
 
 

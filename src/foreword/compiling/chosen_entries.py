@@ -111,7 +111,8 @@ def select(prefix: Prefix, question: str, *, most_entries: int = MOST_ENTRIES, p
             taken += size
     kept = [entries[index] for index in sorted(chosen)]
     index_S = torch.tensor([*range(sink), *chain.from_iterable(range(place.start, place.end) for place in kept)], dtype=torch.long)
-    key_LHSD, value_LHSD = _taken(prefix.key_LHND, prefix.key_scale_LHN, index_S), _taken(prefix.value_LHND, prefix.value_scale_LHN, index_S)
+    key_LHSD = _taken(prefix.key_LHND, prefix.key_scale_LHN, index_S)
+    value_LHSD = _taken(prefix.value_LHND, prefix.value_scale_LHN, index_S)
     header = prefix.header
     back_S = torch.arange(len(index_S)) - index_S
     return Prefix.make(

@@ -116,8 +116,8 @@ def compose(prefixes: Sequence[Prefix], name: str, *, window: int | None = None)
 
 
 def quantize(prefix: Prefix) -> Prefix:
-    """The prefix with keys and values as int8, symmetric, with one scale per layer, KV head and position: little over a quarter of float32's
-    bytes. One scale for all positions of a head would serve those with large numbers, and round the others coarsely.
+    """The prefix with keys and values as int8, symmetric, with one scale per layer, KV head and position: little over a quarter of
+    float32's bytes. One scale for all positions of a head would serve those with large numbers, and round the others coarsely.
 
     A number x with scale s = max|x| / 127 becomes round(x / s), so each is off by at most s / 2. Quality figures are dropped, as they
     were measured before rounding. An int8 prefix is returned as it is.

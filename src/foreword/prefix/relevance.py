@@ -32,7 +32,7 @@ from foreword.errors import ConfigError, PrefixError, PrefixFileError
 from foreword.prefix import preamble
 from foreword.prefix.header import PrefixHeader, Relevance, build_header_part
 
-OVERLAP, ASKED, NEAREST = 0.5, 2.0, 3
+OVERLAP, ASKED, NEAREST = 0.5, 3.0, 5
 LONGEST = 8
 """Letters of a word that count."""
 MOST_CHARACTERS = 4096
