@@ -70,6 +70,9 @@ bench: install  ## the benchmarks, each beside its peer (long)
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.personalize
 	$(BIN)/python -m benchmarks.compiling
+	$(BIN)/python -m benchmarks.composing
+	$(BIN)/python -m benchmarks.dictionary
+	$(BIN)/python -m benchmarks.gate
 
 bench-vllm: install $(VLLM_VENV)/.installed  ## what prefixes cost on vLLM
 	$(BIN)/python -m benchmarks.serving_vllm --vllm $(VLLM_VENV)/bin/vllm

@@ -4,8 +4,9 @@ python -m benchmarks.dictionary            about half an hour on two cores
 python -m benchmarks.dictionary --quick    under 50 s: few entries, and a gate that has hardly learned
 
 Words and definitions are WordNet's. Two kinds of questions: what a word means (nats per token of the gold definition), and which word has
-a given definition (the likeliest of eight words of the dictionary; chance is .125). `gain` is the share of the way, in nats, from no
-dictionary to the whole one as text. A request is a question and ten answer tokens after it. Its compute is counted:
+a given definition (the likeliest of eight words of the dictionary; chance is .125). Questions quote the word or the definition, so that
+choosing entries is easy; `right_entry_chosen` says how often it succeeded. `gain` is the share of the way, in nats, from no dictionary to
+the whole one as text. A request is a question and ten answer tokens after it. Its compute is counted:
 
     2 · weights of all layers · tokens read  +  2 · weights of the output layer · tokens chosen
     + 4 · layers · query heads · head dimension · sum over tokens read of the keys that each attends to
@@ -23,6 +24,7 @@ the dictionary as a prefix whose share of attention each head raises or lowers.
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import statistics
 import sys
@@ -39,6 +41,13 @@ from benchmarks import machine, result_file, shared_tasks
 RESULT = Path(__file__).with_name("results") / "dictionary.json"
 FORWARD, REVERSE = "What does “{word}” mean?", "Which word means “{definition}”?"
 CANDIDATES = 8
+UNRELATED = (
+    ("How do I boil an egg?", "Put the egg into boiling water and take it out after eight minutes."),
+    ("Name the planet nearest to the sun.", "Mercury is the planet nearest to the sun."),
+    ("Why do leaves turn red in autumn?", "Trees stop making chlorophyll when days get short, and other colours come through."),
+    ("What is a good name for a cat?", "A good name for a cat is short and easy to call, such as Milo."),
+    ("How far is the moon?", "The moon is about 384,000 kilometres from the earth."),
+)
 ANSWER_TOKENS = 10
 CHOSEN = 8
 LEARNING_RATE = 0.05
@@ -68,7 +77,7 @@ class Size:
     turns: int
 
 
-FULL = Size(entries=(100, 300), questions=60, lesson_entries=100, lessons=5, steps=80, turns=5)
+FULL = Size(entries=(100, 300), questions=60, lesson_entries=100, lessons=5, steps=80, turns=3)
 QUICK = Size(entries=(12,), questions=4, lesson_entries=8, lessons=1, steps=3, turns=1)
 
 
@@ -195,26 +204,40 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
-    """By question: the gold definition's summed nats and its tokens; and whether the right word was the likeliest."""
+    """By question: the gold definition's summed nats and its tokens; and whether the right word was the likeliest.
+
+    Attributes:
+        unrelated: perplexity of answers to questions that have nothing to do with the dictionary.
+    """
 
     nats: np.ndarray
     tokens: np.ndarray
     right: np.ndarray
+    unrelated: float
 
 
 class Bench:
-    """All forms of one dictionary, on the same questions."""
+    """All forms of one dictionary, on the same questions.
+
+    Attributes:
+        right_entry_chosen: of how many questions the entry that they are about was among the chosen ones.
+    """
 
     def __init__(self, engine: Any, pairs: Sequence[Pair], wrong: Sequence[Pair], size: Size) -> None:
         self._engine, self._pairs, self._wrong, self._turns = engine, list(pairs), list(wrong), size.turns
         draw = random.Random(1)
         asked = draw.sample(self._pairs, min(size.questions, len(self._pairs)))
+        self._words = [word for word, _ in asked]
         self._forward = [Asked(question=FORWARD.format(word=word), answers=(definition,), right=0) for word, definition in asked]
         self._reverse = []
         for word, definition in asked:
             others = draw.sample([other for other, _ in self._pairs if other != word], min(CANDIDATES, len(self._pairs)) - 1)
             candidates = tuple(sorted([word, *others]))
             self._reverse.append(Asked(question=REVERSE.format(definition=definition), answers=candidates, right=candidates.index(word)))
+
+        unrelated = [Asked(question=question, answers=(said,), right=0) for question, said in UNRELATED]
+        self._asked = [*self._forward, *self._reverse, *unrelated]
+        self.right_entry_chosen = 0.0
 
     def figures(self, gates: dict[str, Any]) -> dict[str, Any]:
         """Every form's quality, costs and gain per unit of compute."""
@@ -228,7 +251,7 @@ class Bench:
         add("none", self._behind(None), self._prefix_cost(None))
         for name, quality, cost, once in (*self._whole(), *self._chosen(), *self._beside(gates)):
             add(name, quality, cost, once)
-        return _tabled(forms)
+        return _tabled(forms) | {"right_entry_chosen": self.right_entry_chosen}
 
     # --- forms ---
 
@@ -263,6 +286,9 @@ class Bench:
 
         first = self._forward[0].question
         one = chosen(first)
+        asked = [*zip(self._words, self._forward, strict=True), *zip(self._words, self._reverse, strict=True)]
+        found = [word in {place.word for place in places(chosen(one.question))} for word, one in asked]
+        self.right_entry_chosen = statistics.fmean(found)
         yield f"{CHOSEN} entries, prefix", self._behind(chosen), self._prefix_cost(one, making=lambda: chosen(first)), once
         yield f"{CHOSEN} entries, text", self._behind(as_text), self._text_cost(len(ids_of(one))), 0.0
 
@@ -293,9 +319,9 @@ class Bench:
     def _behind(self, prefix: Any) -> Quality:
         """Of answers behind a prefix, behind none, or behind the one that a function makes for each question."""
         if callable(prefix):
-            each = [self._scored([asked], prefix(asked.question)) for asked in (*self._forward, *self._reverse)]
+            each = [self._scored([asked], prefix(asked.question)) for asked in self._asked]
             return self._quality([scores for (scores,) in each])
-        return self._quality(self._scored([*self._forward, *self._reverse], prefix))
+        return self._quality(self._scored(self._asked, prefix))
 
     def _scored(self, several: Sequence[Asked], prefix: Any) -> list[list[float]]:
         tensors = () if prefix is None else (prefix.key_LHND, prefix.value_LHND)
@@ -303,8 +329,9 @@ class Bench:
         return self._scores(several, prompt_format, lambda rows: self._engine.target_log_probs(rows, *tensors))
 
     def _beside_quality(self, side: Any, *, by_share: bool = False) -> Quality:
-        asked = [*self._forward, *self._reverse]
-        return self._quality(self._scores(asked, "full", lambda rows: self._engine.target_log_probs_beside(rows, side, by_share=by_share)))
+        return self._quality(
+            self._scores(self._asked, "full", lambda rows: self._engine.target_log_probs_beside(rows, side, by_share=by_share))
+        )
 
     def _scores(self, several: Sequence[Asked], prompt_format: str, log_probs: Callable[[Any], Any]) -> list[list[float]]:
         """Summed log-probability of every answer to every question."""
@@ -328,11 +355,13 @@ class Bench:
         return [found[index] for index in range(len(rows))]
 
     def _quality(self, scores: Sequence[Sequence[float]]) -> Quality:
-        count = len(self._forward)
+        count, last = len(self._forward), len(self._forward) + len(self._reverse)
+        tokens = sum(len(self._engine.answer_ids(said)) for _, said in UNRELATED)
         return Quality(
             nats=np.array([-one[0] for one in scores[:count]]),
             tokens=np.array([len(self._engine.answer_ids(asked.answers[0])) for asked in self._forward]),
-            right=np.array([float(np.argmax(one) == asked.right) for one, asked in zip(scores[count:], self._reverse, strict=True)]),
+            right=np.array([float(np.argmax(one) == asked.right) for one, asked in zip(scores[count:last], self._reverse, strict=True)]),
+            unrelated=math.exp(-sum(one[0] for one in scores[last:]) / tokens),
         )
 
     # --- cost ---
@@ -419,6 +448,7 @@ def _tabled(forms: dict[str, tuple[Quality, Cost | None, float]]) -> dict[str, A
             "nats": _figure(nats, count),
             "reverse_accuracy": _figure(lambda rows, quality=quality: float(quality.right[rows].mean()), count),
             "gain": _figure(gain, count),
+            "unrelated_perplexity_change": quality.unrelated / none.unrelated - 1,
         }
         if name in wrong:
             other = forms[wrong[name]][0]

@@ -13,7 +13,7 @@ RESULTS = Path(__file__).with_name("results")
 def table() -> str:
     """Figure, value, and the command that made it; a figure that was not measured has no row."""
     rows = [*_tuning(_read("tuning")), *_serving(_read("serving")), *_vllm(_read("serving_vllm")), *_personal(_read("personalize"))]
-    rows += [*_compiling(_read("compiling")), *_load(_read("public_load"))]
+    rows += [*_compiling(_read("compiling")), *_composing(_read("composing")), *_gate(_read("gate")), *_load(_read("public_load"))]
     return "\n".join(
         ["| figure | value | made by |", "| --- | --- | --- |", *(f"| {name} | {value} | `{command}` |" for name, value, command in rows)]
     )
@@ -132,6 +132,22 @@ def _compiling(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield "int8 prefixes: same most probable token along the model's own answers", shown, made_by
     if "memory_bytes" in found:
         yield "Peak memory of compacting a text of 6,000 tokens", f"{found['memory_bytes'] / 1e9:.1f} GB", made_by
+
+
+def _composing(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    if found:
+        low, high = found["compose_loss_range"]
+        shown = f"{found['compose_loss']:.2f} of what side by side as they are loses [{low:.2f}, {high:.2f}]"
+        plain = f"{found['compose_loss_plain']:.2f} without the learned header and trailer ({found['questions']} questions)"
+        yield "8 texts compiled apart and composed: loss against the joined text", f"{shown}; {plain}", "python -m benchmarks.composing"
+
+
+def _gate(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for kind, title in (("", "the model's own questions"), ("_by_queries", "20 real questions")):
+        if f"gate_kept_off{kind}" in found:
+            off, missed = found[f"gate_kept_off{kind}"], found[f"gate_misses{kind}"]
+            shown = f"kept off {off:.1%} of what is not its business, missed {missed:.1%} of what is"
+            yield f"A gate of level .05, calibrated on {title}", shown, "python -m benchmarks.gate"
 
 
 def _load(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:

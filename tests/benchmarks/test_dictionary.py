@@ -18,7 +18,7 @@ def test_every_word_once_and_always_in_the_same_order(shared_data: Path) -> None
 
 
 def quality(nats: float, right: float = 1.0) -> Quality:
-    return Quality(nats=np.array([nats, 3 * nats]), tokens=np.array([1, 3]), right=np.array([right, 0.0]))
+    return Quality(nats=np.array([nats, 3 * nats]), tokens=np.array([1, 3]), right=np.array([right, 0.0]), unrelated=nats)
 
 
 def test_gain_per_unit_of_compute() -> None:
@@ -43,6 +43,7 @@ def test_gain_per_unit_of_compute() -> None:
     assert side["gain_per_flop_over_compiled"]["value"] == pytest.approx(1.5 * 50 / 40)
     assert table["whole, text"]["gain_per_flop"]["value"] == pytest.approx(1.0)
     assert table["whole, prefix"]["gain_per_second_over_compiled"]["value"] == pytest.approx(1.0)
+    assert side["unrelated_perplexity_change"] == pytest.approx(2.0 / 5.0 - 1)
     assert table["none"]["gain"]["value"] == 0 and "flops" not in table[BIASED]
     assert table["none"]["reverse_accuracy"]["low"] == 0.0 and table["none"]["reverse_accuracy"]["high"] == 1.0
 

@@ -48,23 +48,25 @@ def test_texts_and_stored_prefixes_become_one_and_conflicts_are_told(foreword: A
     result = foreword("compile", *parts, "-o", "desk", "--model", tiny)
     assert result.exit_code == 0, result.stderr
     assert "Conflict (first, second)" in result.stderr and "14" in result.stderr and "30" in result.stderr
-    assert "learn-frame" in result.stderr
     header = store.header("desk")
     assert header.kind == "composed" and store.header("eagle").digest in header.parents and len(header.parents) == 3
 
 
 def test_a_learned_frame_is_put_around_the_parts(foreword: Any, tiny: Path, write: Any, store: PrefixStore):
     texts = [
-        write(f"{number}.txt", f"Text {number} is about a shop near the river. It sells {number} kinds of tea.") for number in range(4)
+        write(f"{number}.txt", f"Text {number} is about a shop near the river. It sells {number} kinds of tea.") for number in range(5)
     ]
+    assert "learn-frame" in foreword("compile", *texts, "-o", "before", "--model", tiny).stderr
     learned = foreword("prefix", "learn-frame", *texts, "--steps", 2, "--model", tiny, "--json")
     assert learned.exit_code == 0, learned.stderr
     frame = store.load(json.loads(learned.stdout)["reference"])
     sizes = {}
     for name, options in {"framed": (), "plain": ("--plain",)}.items():
-        result = foreword("compile", *texts[:2], "-o", name, "--model", tiny, "--json", *options)
+        result = foreword("compile", *texts, "-o", name, "--model", tiny, "--json", *options)
         assert result.exit_code == 0, result.stderr
         sizes[name] = json.loads(result.stdout)["positions"]
+    few = foreword("compile", *texts[:2], "-o", "few", "--model", tiny)
+    assert "learn-frame" not in few.stderr and "header_trailer" not in store.header("few").recipe
     # The first part gives its sink up for the header's.
     assert sizes["framed"] == sizes["plain"] + frame.positions - 1
 

@@ -127,7 +127,8 @@ def test_a_bound_on_positions_passes_over_what_does_not_fit(prefix: Prefix):
 
 def test_no_entry_leaves_the_sink(prefix: Prefix):
     found = select(prefix, "Hello there!")
-    assert found.positions == prefix.header.sink and "entries" in found.header.recipe
+    assert found.positions == prefix.header.sink and chosen_entries.places(found) == ()
+    assert select(found, "What is a gate?").positions == prefix.header.sink
 
 
 def test_an_int8_dictionary(prefix: Prefix):

@@ -79,7 +79,7 @@ def test_its_own_business_and_another_s(embedder: WordVectors):
     found = gate.detector_for_queries(TEXT, QUERIES, level=0.2, embedder=embedder)
     for text, wanted in (("How do I clean the steel burrs?", True), ("Write a poem about the sea.", False), ("", False)):
         assert found.wants(Query.of(text, embedder.embed([text])[0])) is wanted
-    assert gate.kept_off(found, embedder=embedder) > 0.9
+    assert gate.kept_off(found, embedder=embedder) > 0.8
     assert (found.embedder, found.parts[0].asked_by, len(found.parts[0].query_MD)) == ("words/48", "user", 9)
 
 

@@ -46,7 +46,7 @@ class Compilation:
     def of_parts(self, sources: Sequence[str]) -> Prefix:
         """A prefix of several parts, in order: texts, which are compiled first, and stored prefixes. Conflicts are told."""
         from foreword.compiling import conflicts
-        from foreword.compiling.composing import compose_parts
+        from foreword.compiling.composing import FROM_PARTS, compose_parts
 
         texts: dict[int, str] = {}
         parts = []
@@ -58,7 +58,8 @@ class Compilation:
                 parts.append(load_prefix(source, self.root))
         for conflict in conflicts.find([part.header for part in parts], texts):
             self.observer.note(f"Conflict ({', '.join(conflict.parts)}): {conflict.what}. {conflict.mend}")
-        return compose_parts(self.engine, parts, name=self.name, header_trailer=self._frame() if self.framed else None)
+        frame = self._frame() if self.framed and len(parts) >= FROM_PARTS else None
+        return compose_parts(self.engine, parts, name=self.name, header_trailer=frame)
 
     def of_prompt(self, reference: str) -> tuple[Prefix, str]:
         """A prefix of what no variable of a stored prompt changes, and that text."""
@@ -78,7 +79,7 @@ class Compilation:
         try:
             return PrefixStore(self.root).load(reserved_name(self.engine.fingerprint))
         except StoreError:
-            say("The parts are joined as they are. `foreword prefix learn-frame` learns what lets them stand side by side.")
+            say("The parts are joined as they are. `foreword prefix learn-frame` learns what lets so many stand side by side.")
             return None
 
 

@@ -70,7 +70,7 @@ def compile_file(
     gate_queries: Annotated[
         Path | None, typer.Option(metavar="FILE", help="With --gate: queries of yours, one a line, rather than the model's own.")
     ] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="Several parts: without the model's learned header and trailer.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Five parts and more: without the learned header and trailer.")] = False,
     report: Annotated[
         bool, typer.Option("--report", help="Store nothing; show what the text loses at several sizes, and what each way costs.")
     ] = False,

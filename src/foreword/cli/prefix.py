@@ -231,7 +231,8 @@ def learn_frame(
     root: RootOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Learn, once for a model, a header and a trailer that let parts stand side by side; `foreword compile` puts them around its parts.
+    """Learn, once for a model, a header and a trailer that let many parts stand side by side; `foreword compile` puts them around five
+    parts and more.
 
     \b
     Examples:
@@ -245,13 +246,14 @@ def learn_frame(
     from foreword.cli._home import run_folder
     from foreword.cli._loading import load_model, settings_from_options
     from foreword.cli._sources import read_text
+    from foreword.compiling.composing import reserved_name
     from foreword.compiling.neighbours import NeighbourSettings, learn_header_trailer
 
     texts = [read_text(file) for file in files]
     chosen = {"seed": seed} if steps is None else {"seed": seed, "steps": steps}
     settings = settings_from_options(NeighbourSettings, **chosen)
     engine = load_model(model, dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code).engine
-    folder = run_folder("learn-frame")
+    folder = run_folder(reserved_name(engine.fingerprint))
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
     with CompileProgress(stderr()) as progress:

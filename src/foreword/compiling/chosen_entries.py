@@ -53,13 +53,13 @@ def checksums(text: str) -> tuple[int, ...]:
 
 
 def places(prefix: Prefix) -> tuple[Place, ...]:
-    """The entries of a prefix, in order.
+    """The entries of a prefix, in order; none where none were chosen.
 
     Raises:
-        PrefixError: it has none, or its header says so in a way that cannot be.
+        PrefixError: it is no dictionary of separate entries, or its header says so in a way that cannot be.
     """
     found: Any = prefix.header.recipe.get("entries")
-    if not found:
+    if found is None:
         raise PrefixError(
             f"`{prefix.name}` has no entries to choose from. Compile a dictionary whose entries are read on their own: "
             "`--method dictionary --separate`."

@@ -12,15 +12,17 @@ import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from foreword.errors import PrefixFileError
 from foreword.gateway.metrics import Metrics
 from foreword.gateway.naming import Named
-from foreword.prefix.relevance import Detector, Query, excerpt, read
 from foreword.prefix.store import Reference
 from foreword.retrieval.embedder import Embedder
 from foreword.types import Message
+
+if TYPE_CHECKING:
+    from foreword.prefix.relevance import Detector, Query
 
 HEADER = "foreword-prefix"
 ATTACHED, KEPT_OFF, PARTLY = "attached", "kept-off", "partly"
@@ -88,7 +90,7 @@ class Gate:
 
     def _wanted(self, references: Sequence[Reference], prompts: Sequence[Sequence[str]]) -> list[tuple[Reference, ...]]:
         detectors = [self._detector(reference) for reference in references]
-        asks = any(isinstance(detector, Detector) for detector in detectors)
+        asks = any(detector is not None for detector in detectors)
         kept = []
         for texts in prompts:
             queries = self._read(texts) if asks else []
@@ -99,6 +101,9 @@ class Gate:
         return kept
 
     def _read(self, texts: Sequence[str]) -> list[Query]:
+        # Imported here, so that a server without a gate loads no numpy.
+        from foreword.prefix.relevance import Query, excerpt
+
         vectors_ND = self._embedder.embed([excerpt(text) for text in texts])
         return [Query.of(text, vector_D) for text, vector_D in zip(texts, vectors_ND, strict=True)]
 
@@ -119,6 +124,8 @@ class Gate:
         return found[1]
 
     def _looked_up(self, reference: Reference) -> Detector | None:
+        from foreword.prefix.relevance import read
+
         try:
             detector = read(reference.path)
         except PrefixFileError as error:
