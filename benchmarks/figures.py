@@ -13,7 +13,13 @@ RESULTS = Path(__file__).with_name("results")
 def table() -> str:
     """Figure, value, and the command that made it; a figure that was not measured has no row."""
     rows = [*_tuning(_read("tuning")), *_serving(_read("serving")), *_vllm(_read("serving_vllm")), *_personal(_read("personalize"))]
-    rows += [*_compiling(_read("compiling")), *_composing(_read("composing")), *_gate(_read("gate")), *_load(_read("public_load"))]
+    rows += [
+        *_compiling(_read("compiling")),
+        *_composing(_read("composing")),
+        *_gate(_read("gate")),
+        *_dictionary(_read("dictionary")),
+        *_load(_read("public_load")),
+    ]
     return "\n".join(
         ["| figure | value | made by |", "| --- | --- | --- |", *(f"| {name} | {value} | `{command}` |" for name, value, command in rows)]
     )
@@ -120,10 +126,7 @@ def _compiling(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     shown = f"{found['ttft_ratio']:.0f}× sooner ({low:.0f}–{high:.0f}; {seconds['compiled']:.3f} s and {seconds['read']:.2f} s)"
     yield "First token behind a compiled text of 2,000 tokens, over reading it", shown, made_by
     for ratio in ("10x", "20x"):
-        gains = {label.removesuffix(f"-{ratio}"): row["gain"] for label, row in found["gains"].items() if label.endswith(f"-{ratio}")}
-        shown = f"{', '.join(f'{label} {gain:.2f}' for label, gain in gains.items())} (documents: {len(found['documents'])})"
-        yield f"A text in {ratio.removesuffix('x')} times fewer positions: gain (1 the text, 0 none)", shown, made_by
-
+        yield from _smaller(found, ratio, made_by)
     if "text_same_greedy" in found:
         shown = f"{found['text_same_greedy']}; log-probabilities at most {found['text_max_log_prob_difference']:.0e} apart, float32"
         yield "Same greedy answer behind a compiled text as behind the text", shown, made_by
@@ -132,6 +135,24 @@ def _compiling(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield "int8 prefixes: same most probable token along the model's own answers", shown, made_by
     if "memory_bytes" in found:
         yield "Peak memory of compacting a text of 6,000 tokens", f"{found['memory_bytes'] / 1e9:.1f} GB", made_by
+
+
+def _smaller(found: dict[str, Any], ratio: str, made_by: str) -> Iterator[tuple[str, str, str]]:
+    """What was measured on every document, and then what was measured on some, beside `compact` on the same ones."""
+    documents = [document.get("methods", {}) for document in found["documents"]]
+    times = f"A text in {ratio.removesuffix('x')} times fewer positions: gain (1 the text, 0 none)"
+    some = {label for methods in documents for label in methods if not all(label in methods for methods in documents)}
+    gains = {label: row["gain"] for label, row in found["gains"].items() if label.endswith(f"-{ratio}") and label not in some}
+    yield times, f"{_named(gains, ratio)} (documents: {len(documents)})", made_by
+    labels = sorted(label for label in some if label.endswith(f"-{ratio}"))
+    if labels:
+        same = [methods for methods in documents if all(label in methods for label in labels)]
+        means = {label: sum(methods[label]["gain"] for methods in same) / len(same) for label in (*labels, f"compact-{ratio}")}
+        yield f"{times}, trained", f"{_named(means, ratio)} (documents: {len(same)})", made_by
+
+
+def _named(gains: dict[str, float], ratio: str) -> str:
+    return ", ".join(f"{label.removesuffix(f'-{ratio}')} {gain:.2f}" for label, gain in gains.items())
 
 
 def _composing(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -148,6 +169,15 @@ def _gate(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
             off, missed = found[f"gate_kept_off{kind}"], found[f"gate_misses{kind}"]
             shown = f"kept off {off:.1%} of what is not its business, missed {missed:.1%} of what is"
             yield f"A gate of level .05, calibrated on {title}", shown, "python -m benchmarks.gate"
+
+
+def _dictionary(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for entries, forms in found.get("forms", {}).items():
+        measured = {label: form["gain"]["value"] for label, form in forms.items() if isinstance(form, dict) and "gain" in form}
+        wanted = ("8 entries, prefix", "side signal", "compacted 10x, prefix")
+        shown = ", ".join(f"{label} {measured[label]:.2f}" for label in wanted if label in measured)
+        if shown:
+            yield f"A dictionary of {entries} entries: gain (1 all of it as text, 0 none)", shown, "python -m benchmarks.dictionary"
 
 
 def _load(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -152,12 +152,14 @@ def test_a_damaged_detector_is_not_asked(with_detectors: PrefixStore, tmp_path: 
     path = with_detectors.resolve("mill").path
     raw = path.read_bytes()
     path.write_bytes(raw[:-8] + bytes(8))  # float16 stands last, which is the detector's
-    judging = Gate(WordVectors(), Metrics(load().serve(max_rows=1, queue=1)))
+    engine = load().serve(max_rows=1, queue=1)
+    judging = Gate(WordVectors(), Metrics(engine))
     named = Named(model="echo:mill", references=(with_detectors.resolve("mill"),))
     assert asyncio.run(judging.judge(named, [[NEITHER]])).header == "attached"
     assert "cannot be read, and the prefix is always attached" in caplog.text
     path.unlink()
     assert asyncio.run(judging.judge(named, [[NEITHER]])).header == "attached", "the engine will say that it is gone"
+    engine.close()
 
 
 def test_no_gate_says_nothing():

@@ -25,6 +25,7 @@ OBSERVED = 32
 """Last tokens of the text whose attention `heavy-hitter` looks at (SnapKV's observation window)."""
 NEIGHBOURS = 7
 """Over how many neighbouring positions it smooths (SnapKV's pooling kernel)."""
+QUERIES_AT_A_TIME = 1024
 
 
 def kept(score_T: Tensor, count: int) -> Tensor:
@@ -36,7 +37,8 @@ def kept(score_T: Tensor, count: int) -> Tensor:
 
 def by_attention(weights_MT: Tensor, share_M: Tensor) -> Tensor:
     """Scores T: each key's largest share of a query's whole attention."""
-    return (weights_MT * share_M[:, None]).amax(0)
+    parts = zip(weights_MT.split(QUERIES_AT_A_TIME), share_M.split(QUERIES_AT_A_TIME), strict=True)
+    return torch.stack([(weights_PT * share_P[:, None]).amax(0) for weights_PT, share_P in parts]).amax(0)
 
 
 def by_last_tokens(asked: Asked, layer: int, head: int, key_TD: Tensor, last: int) -> Tensor:
