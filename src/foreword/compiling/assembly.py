@@ -1,17 +1,17 @@
-"""From a text to one prefix by way of its parts: what the compilers that make a text smaller have in common.
+"""From a text to one prefix, whole or by way of its parts: what the compilers have in common.
 
 Axes: L layer, H KV head, N virtual position, D head dimension.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
-from foreword.compiling import compaction, source
+from foreword.compiling import compaction, source, tail
 from foreword.compiling.observer import Observer
 from foreword.compiling.settings import CompileSettings
 
@@ -69,3 +69,51 @@ def plan(
         observer.note(f"The text has {len(token_ids):,} tokens, more than the window takes: it is {kind} in {len(parts)} parts.")
     recipe = source.recipe_of(text, compiler=compiler, tokens=len(token_ids), settings=settings)
     return Plan(name=name, kind=kind, parts=parts, recipe=recipe, seed=settings.seed)
+
+
+def exact(
+    engine: CompilingEngine,
+    text: str,
+    *,
+    name: str,
+    compiler: str,
+    settings: CompileSettings,
+    observer: Observer,
+    about: Mapping[str, JsonValue] | None = None,
+) -> Prefix:
+    """The exact keys and values of a text; raises as `compiler.Compiler.compile_source`.
+
+    Args:
+        about: what the recipe says besides.
+    """
+    from foreword.prefix.artifact import Prefix
+
+    token_ids = source.tokens_of(engine, text, chat=settings.chat)
+    source.check_room(engine, len(token_ids))
+    observer.stage(f"reading {len(token_ids):,} tokens", 1)
+    key_LHND, value_LHND = engine.read(token_ids)
+    observer.advance(1)
+    return Prefix.make(
+        name=name,
+        kind="text",
+        key_LHND=key_LHND,
+        value_LHND=value_LHND,
+        fingerprint=engine.fingerprint,
+        geometry=engine.geometry,
+        prompt_format="continuation",
+        recipe=source.recipe_of(text, compiler=compiler, tokens=len(token_ids), settings=settings) | dict(about or {}),
+    )
+
+
+def compacted(engine: CompilingEngine, plan: Plan, settings: CompileSettings, observer: Observer) -> Prefix:
+    """A planned text in fewer positions, each part's tail behind it."""
+    made, tails = [], []
+    for part in plan.parts:
+        reading = compaction.Reading(engine, part.token_ids, name=plan.name, observer=observer)
+        small = reading.compact(part.positions - part.tail, settings)
+        tensors, said = tail.append(
+            engine, part.token_ids, (reading.whole.key_LHND, reading.whole.value_LHND), (small.key_LHND, small.value_LHND), room=part.tail
+        )
+        made.append(tensors)
+        tails.append(said)
+    return plan.joined(engine, made, tails)

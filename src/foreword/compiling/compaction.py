@@ -137,7 +137,7 @@ class Reading:
             return key_LHTD[:, :, :positions], value_LHTD[:, :, :positions]
         # What follows a prefix stands right behind it; turned back, keys are as far from it as they were in the text.
         back = positions - self.whole.positions
-        heads = _Heads(self._engine.reach, self._turned(key_LHTD.float(), back), value_LHTD.float(), positions)
+        heads = _Heads(self._engine.reach, self._turned(key_LHTD.float(), back), value_LHTD, positions)
         if settings.select == "random":
             score_T = selection.at_random(self.whole.positions, seed=settings.seed)
             return self._each(heads, "choosing", lambda layer, head: heads.best(layer, head, score_T))
@@ -218,7 +218,7 @@ class _Heads:
         """What a token behind the text sees, S D each; where a sliding window shows fewer than are kept, as many last ones as are kept."""
         reach, tokens = self._reach_L[layer], self._key_LHTD.shape[2]
         first = 0 if reach is None else max(0, tokens - max(reach - 1, self._positions))
-        return self._key_LHTD[layer, head, first:], self._value_LHTD[layer, head, first:]
+        return self._key_LHTD[layer, head, first:], self._value_LHTD[layer, head, first:].float()
 
 
 def _attention(asked: Asked, layer: int, head: int, key_SD: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foreword.compiling import assembly, compaction, tail
+from foreword.compiling import assembly
 from foreword.compiling.observer import Observer, Silent
 from foreword.compiling.settings import CompileSettings
 
@@ -30,13 +30,4 @@ def compile_source(
 ) -> Prefix:
     """`text` in as many positions as the settings say, a tenth by default; see `compiler.Compiler` for errors."""
     plan = assembly.plan(engine, text, name=name, compiler="compact", kind="compacted", settings=settings, observer=observer)
-    made, tails = [], []
-    for part in plan.parts:
-        reading = compaction.Reading(engine, part.token_ids, name=name, observer=observer)
-        small = reading.compact(part.positions - part.tail, settings)
-        tensors, said = tail.append(
-            engine, part.token_ids, (reading.whole.key_LHND, reading.whole.value_LHND), (small.key_LHND, small.value_LHND), room=part.tail
-        )
-        made.append(tensors)
-        tails.append(said)
-    return plan.joined(engine, made, tails)
+    return assembly.compacted(engine, plan, settings, observer)

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from foreword.compiling import assembly, chosen_entries, compaction, entries, source, tail
+from foreword.compiling import assembly, chosen_entries, entries, source
 from foreword.compiling.observer import Observer, Silent
 from foreword.compiling.settings import CompileSettings
 from foreword.engine import ReadsSeveral
@@ -49,47 +49,15 @@ def compile_source(
     found = entries.ordered(entries.parse(text), settings.order)
     if settings.separate:
         return _separate(engine, found, name=name, settings=settings, observer=observer)
-    whole = entries.written(found)
+    whole, about = entries.written(found), {"entry_count": len(found)}
+    shared: dict[str, Any] = {"name": name, "compiler": "dictionary", "settings": settings, "observer": observer}
     if settings.positions is not None or settings.ratio is not None:
-        return _smaller(engine, whole, len(found), name=name, settings=settings, observer=observer)
-    return _exact(engine, whole, len(found), name=name, settings=settings, observer=observer)
-
-
-def _exact(engine: CompilingEngine, text: str, count: int, *, name: str, settings: CompileSettings, observer: Observer) -> Prefix:
-    from foreword.prefix.artifact import Prefix
-
+        plan = assembly.plan(engine, whole, kind="compacted", **shared)
+        plan.recipe.update(about)
+        return assembly.compacted(engine, plan, settings, observer)
     if settings.tail:
         raise ConfigError("A dictionary that is kept whole needs no tail. Leave `tail` out, or give `ratio` or `positions`.")
-    token_ids = source.tokens_of(engine, text, chat=settings.chat)
-    source.check_room(engine, len(token_ids))
-    observer.stage(f"reading {count:,} entries, {len(token_ids):,} tokens", 1)
-    key_LHND, value_LHND = engine.read(token_ids)
-    observer.advance(1)
-    return Prefix.make(
-        name=name,
-        kind="text",
-        key_LHND=key_LHND,
-        value_LHND=value_LHND,
-        fingerprint=engine.fingerprint,
-        geometry=engine.geometry,
-        prompt_format="continuation",
-        recipe=source.recipe_of(text, compiler="dictionary", tokens=len(token_ids), settings=settings) | {"entry_count": count},
-    )
-
-
-def _smaller(engine: CompilingEngine, text: str, count: int, *, name: str, settings: CompileSettings, observer: Observer) -> Prefix:
-    plan = assembly.plan(engine, text, name=name, compiler="dictionary", kind="compacted", settings=settings, observer=observer)
-    plan.recipe["entry_count"] = count
-    made, tails = [], []
-    for part in plan.parts:
-        reading = compaction.Reading(engine, part.token_ids, name=name, observer=observer)
-        small = reading.compact(part.positions - part.tail, settings)
-        tensors, said = tail.append(
-            engine, part.token_ids, (reading.whole.key_LHND, reading.whole.value_LHND), (small.key_LHND, small.value_LHND), room=part.tail
-        )
-        made.append(tensors)
-        tails.append(said)
-    return plan.joined(engine, made, tails)
+    return assembly.exact(engine, whole, about=about, **shared)
 
 
 # --- each on its own ------------------------------------------------------------------------------------------------

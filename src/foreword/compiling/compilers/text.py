@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foreword.compiling import source
+from foreword.compiling import assembly
 from foreword.compiling.observer import Observer, Silent
 from foreword.compiling.settings import CompileSettings
 
@@ -31,20 +31,4 @@ def compile_source(
     folder: Path | None = None,
 ) -> Prefix:
     """The exact keys and values of `text`; see `compiler.Compiler` for arguments and errors."""
-    from foreword.prefix.artifact import Prefix
-
-    token_ids = source.tokens_of(engine, text, chat=settings.chat)
-    source.check_room(engine, len(token_ids))
-    observer.stage(f"reading {len(token_ids):,} tokens", 1)
-    key_LHND, value_LHND = engine.read(token_ids)
-    observer.advance(1)
-    return Prefix.make(
-        name=name,
-        kind="text",
-        key_LHND=key_LHND,
-        value_LHND=value_LHND,
-        fingerprint=engine.fingerprint,
-        geometry=engine.geometry,
-        prompt_format="continuation",
-        recipe=source.recipe_of(text, compiler="text", tokens=len(token_ids), settings=settings),
-    )
+    return assembly.exact(engine, text, name=name, compiler="text", settings=settings, observer=observer)
