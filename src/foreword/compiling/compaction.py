@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 ROUNDS = 2
 """Fits one after the other: the first to what is asked behind the whole text, the next to what is then asked behind the smaller prefix."""
 LEAST_QUERIES = 512
+TURNED_AT_A_TIME = 1024
 QUERIES_PER_POSITION = 2
 """Reference tokens kept for each position that is to be fitted, so that its value is not fitted to noise."""
 
@@ -177,7 +178,14 @@ class Reading:
         """Keys or queries moved by so many positions; as they are where nothing turns with position."""
         from foreword.prefix.rotary import rotate
 
-        return rotate(tensor_LHND, self._engine.geometry, by) if self._engine.geometry.rotary else tensor_LHND
+        if not self._engine.geometry.rotary:
+            return tensor_LHND
+        # Piece by piece: turning takes several times the memory of what is turned, and reference queries are many.
+        turned_LHND = torch.empty_like(tensor_LHND)
+        pieces = zip(tensor_LHND.split(TURNED_AT_A_TIME, dim=2), turned_LHND.split(TURNED_AT_A_TIME, dim=2), strict=True)
+        for piece_LHPD, place_LHPD in pieces:
+            place_LHPD.copy_(rotate(piece_LHPD, self._engine.geometry, by))
+        return turned_LHND
 
     def _turned_queries(self, asked: Asked, by: int) -> Asked:
         return Asked(query_LHMD=self._turned(asked.query_LHMD, by), beside_LHM=asked.beside_LHM)
