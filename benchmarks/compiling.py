@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, result_file, shared_tasks
+from benchmarks import command, shared_tasks
 
 RESULT = Path(__file__).with_name("results") / "compiling.json"
 SETS = ("qasper", "multidoc2dial", "quality", "cuad", "dictionary")
@@ -62,26 +62,13 @@ QUICK = Size(sets=("multidoc2dial",), tokens=300, documents=1, ratios=(10.0,), d
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints, and writes the full run's result; returns the exit code."""
-    formatter = argparse.RawTextHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.compiling", description=__doc__, formatter_class=formatter)
-    parser.add_argument("--quick", action="store_true", help="one short document")
-    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
-    parser.add_argument("--data", type=Path, default=shared_tasks.DEFAULT_DATA, help="folder of evaluation data (default: %(default)s)")
+    parser = command.parser("compiling", __doc__, quick="one short document")
     parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.memory_of:
         sys.stdout.write(json.dumps(_compile_once(options.memory_of)) + "\n")
         return 0
-    if not options.data.is_dir():
-        sys.stderr.write(f"There is no folder {options.data}; name the evaluation data with --data.\n")
-        return 2
-    figures: dict[str, Any] = {}
-    for figures in measure(options.data, QUICK if options.quick else FULL):
-        # Kept after every document: a run that is stopped leaves what it has measured, and says on which documents.
-        if not options.quick:
-            result_file.write(RESULT, figures | {"machine": machine.describe()})
-    result_file.show(figures, as_json=options.json)
-    return 0
+    return command.run(options, measure, full=FULL, quick=QUICK, result=RESULT)
 
 
 def measure(data: Path, size: Size) -> Iterator[dict[str, Any]]:

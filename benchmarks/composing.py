@@ -17,7 +17,6 @@ framed    the same behind the learned header, before the learned trailer, with s
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 import random
@@ -30,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, result_file, shared_tasks
+from benchmarks import command, shared_tasks
 
 RESULT = Path(__file__).with_name("results") / "composing.json"
 WAYS = ("naive", "turned", "composed", "framed")
@@ -85,22 +84,7 @@ class PassageSet:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints, and writes the full run's result; returns the exit code."""
-    formatter = argparse.RawTextHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.composing", description=__doc__, formatter_class=formatter)
-    parser.add_argument("--quick", action="store_true", help="one document")
-    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
-    parser.add_argument("--data", type=Path, default=shared_tasks.DEFAULT_DATA, help="folder of evaluation data (default: %(default)s)")
-    options = parser.parse_args(arguments)
-    if not options.data.is_dir():
-        sys.stderr.write(f"There is no folder {options.data}; name the evaluation data with --data.\n")
-        return 2
-    figures: dict[str, Any] = {}
-    for figures in measure(options.data, QUICK if options.quick else FULL):
-        # Kept after every set: a run that is stopped leaves what it has measured, and says on how much.
-        if not options.quick:
-            result_file.write(RESULT, figures | {"machine": machine.describe()})
-    result_file.show(figures, as_json=options.json)
-    return 0
+    return command.main("composing", __doc__, measure, arguments, full=FULL, quick=QUICK, less="one document", result=RESULT)
 
 
 def measure(data: Path, size: Size) -> Iterator[dict[str, Any]]:

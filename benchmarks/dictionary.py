@@ -23,7 +23,6 @@ the dictionary as a prefix whose share of attention each head raises or lowers.
 
 from __future__ import annotations
 
-import argparse
 import math
 import random
 import statistics
@@ -36,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import machine, result_file, shared_tasks
+from benchmarks import command, shared_tasks
 
 RESULT = Path(__file__).with_name("results") / "dictionary.json"
 FORWARD, REVERSE = "What does “{word}” mean?", "Which word means “{definition}”?"
@@ -85,22 +84,7 @@ QUICK = Size(entries=(12,), questions=4, self_asked=4, lesson_entries=8, lessons
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints, and writes the full run's result; returns the exit code."""
-    formatter = argparse.RawTextHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.dictionary", description=__doc__, formatter_class=formatter)
-    parser.add_argument("--quick", action="store_true", help="few entries, few questions")
-    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
-    parser.add_argument("--data", type=Path, default=shared_tasks.DEFAULT_DATA, help="folder of evaluation data (default: %(default)s)")
-    options = parser.parse_args(arguments)
-    if not options.data.is_dir():
-        sys.stderr.write(f"There is no folder {options.data}; name the evaluation data with --data.\n")
-        return 2
-    figures: dict[str, Any] = {}
-    for figures in measure(options.data, QUICK if options.quick else FULL):
-        # Kept after every size: a run that is stopped leaves what it has measured.
-        if not options.quick:
-            result_file.write(RESULT, figures | {"machine": machine.describe()})
-    result_file.show(figures, as_json=options.json)
-    return 0
+    return command.main("dictionary", __doc__, measure, arguments, full=FULL, quick=QUICK, less="few entries, few questions", result=RESULT)
 
 
 def measure(data: Path, size: Size) -> Iterator[dict[str, Any]]:

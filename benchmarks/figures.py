@@ -185,3 +185,22 @@ def _load(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         ratios = [found[f"embedded_over_vllm_{kind}"] for kind in ("none", "prefix")]
         shown = f"{ratios[0]:.2f}× vLLM's output tokens per second without a prefix, {ratios[1]:.2f}× with one"
         yield "The embedded server under `vllm bench serve`, 32 requests at once", shown, "make bench-vllm"
+
+
+def dictionary_table() -> str:
+    """Every form of a dictionary at every size that was measured, as Markdown."""
+    sizes = _read("dictionary").get("forms", {})
+    columns = ("nats", "right word", "gain", "per FLOP", "per second", "unrelated")
+    lines = [f"| | {' | '.join(f'{entries}: {column}' for entries in sizes for column in columns)} |"]
+    lines.append(f"|---|{'---:|' * len(columns) * len(sizes)}")
+    labels = dict.fromkeys(label for forms in sizes.values() for label, form in forms.items() if isinstance(form, dict) and "nats" in form)
+    for label in labels:
+        lines.append(f"| {label} | {' | '.join(cell for forms in sizes.values() for cell in _cells(forms.get(label, {})))} |")
+    return "\n".join(lines)
+
+
+def _cells(form: dict[str, Any]) -> list[str]:
+    """A cell is empty where a figure was not measured."""
+    names = ("nats", "reverse_accuracy", "gain", "gain_per_flop_over_compiled", "gain_per_second_over_compiled")
+    cells = [f"{form[name]['value']:.2f}" if name in form else "" for name in names]
+    return [*cells, f"{form['unrelated_perplexity_change']:+.0%}" if "unrelated_perplexity_change" in form else ""]

@@ -14,7 +14,6 @@ query is to the nearest passage, with a threshold set by the same queries.
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import statistics
@@ -26,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, result_file, shared_tasks
+from benchmarks import command, shared_tasks
 
 RESULT = Path(__file__).with_name("results") / "gate.json"
 SETS = ("qasper", "quality", "multidoc2dial", "natural_question", "cuad")
@@ -80,29 +79,16 @@ class Asked:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints, and writes the full run's result; returns the exit code."""
-    formatter = argparse.RawTextHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gate", description=__doc__, formatter_class=formatter)
-    parser.add_argument("--quick", action="store_true", help="one document of two sets")
-    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
-    parser.add_argument("--data", type=Path, default=shared_tasks.DEFAULT_DATA, help="folder of evaluation data (default: %(default)s)")
-    options = parser.parse_args(arguments)
-    if not options.data.is_dir():
-        sys.stderr.write(f"There is no folder {options.data}; name the evaluation data with --data.\n")
-        return 2
-    figures = measure(options.data, QUICK if options.quick else FULL)
-    if not options.quick:
-        result_file.write(RESULT, figures | {"machine": machine.describe()})
-    result_file.show(figures, as_json=options.json)
-    return 0
+    return command.main("gate", __doc__, measure, arguments, full=FULL, quick=QUICK, less="one document of two sets", result=RESULT)
 
 
-def measure(data: Path, size: Size) -> dict[str, Any]:
-    """Every figure that there is."""
+def measure(data: Path, size: Size) -> Iterator[dict[str, Any]]:
+    """Every figure that there is, once."""
     from foreword.retrieval import embedder
 
     bench = _Bench(data, size, embedder.get())
     figures = bench.by_peoples_questions() if size.together else {}
-    return bench.by_own_questions() | figures | {"gate_microseconds": bench.microseconds()}
+    yield bench.by_own_questions() | figures | {"gate_microseconds": bench.microseconds()}
 
 
 class _Bench:

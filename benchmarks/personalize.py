@@ -12,20 +12,19 @@ brings to one: short messages and few of them (--batch) save most on a CPU.
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 import random
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks import machine, result_file, shared_tasks
+from benchmarks import command
 from foreword.data.dataset import Dataset
 from foreword.errors import DataError
 from foreword.types import Example, Message
@@ -59,25 +58,18 @@ FULL, QUICK = Size(users=64, sampled=4, examples_seen=48), Size(users=16, sample
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs what was asked for; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.personalize", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="fewer users and steps; keeps no result")
-    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
-    parser.add_argument("--data", type=Path, default=shared_tasks.DEFAULT_DATA, help="folder of evaluation data (default: %(default)s)")
+    parser = command.parser("personalize", __doc__, quick="fewer users and steps; keeps no result")
     parser.add_argument("--dtype", default="auto", help="number format of the weights (default: %(default)s)")
     parser.add_argument("--batch", type=int, help="training targets of each user per step (default: that of `foreword personalize`)")
     options = parser.parse_args(arguments)
-    if not options.data.is_dir():
-        sys.stderr.write(f"There is no folder {options.data}; name the evaluation data with --data.\n")
-        return 2
-    figures = measure(options.data, QUICK if options.quick else FULL, dtype=options.dtype, batch=options.batch)
-    if not options.quick and options.batch is None:
-        figures["one_target_a_step"] = measure(options.data, FULL, dtype=options.dtype, batch=1)
-    if not options.quick:
-        result_file.write(RESULT, figures | {"machine": machine.describe()})
-    result_file.show(figures, as_json=options.json)
-    return 0
+
+    def measured(data: Path, size: Size) -> Iterator[dict[str, Any]]:
+        figures = measure(data, size, dtype=options.dtype, batch=options.batch)
+        if not options.quick and options.batch is None:
+            figures["one_target_a_step"] = measure(data, size, dtype=options.dtype, batch=1)
+        yield figures
+
+    return command.run(options, measured, full=FULL, quick=QUICK, result=RESULT)
 
 
 def measure(data: Path, size: Size, *, dtype: str = "auto", batch: int | None = None) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Compilation:
             return None
 
 
-def check_sources(sources: Sequence[str], from_prompt: str | None, *, report: bool, gate: float | None) -> None:
+def check_sources(sources: Sequence[str], from_prompt: str | None, *, report: bool, gate: float | None, gate_queries: Path | None) -> None:
     """Raises `ConfigError` unless exactly one kind of thing is to be compiled, and the other options go with it."""
     if from_prompt is not None and sources:
         raise ConfigError(f"`--from-prompt {from_prompt}` names what is compiled; leave {', '.join(sources)} out.")
@@ -93,6 +93,8 @@ def check_sources(sources: Sequence[str], from_prompt: str | None, *, report: bo
         raise ConfigError("`--report` measures one text: name one file.")
     if gate is not None and len(sources) > 1:
         raise ConfigError("`--gate` is for one text. Give the parts their own gates; a composition keeps those of its parts.")
+    if gate is None and gate_queries is not None:
+        raise ConfigError("`--gate-queries` calibrates a gate; say how many of them it may miss, such as `--gate 0.05`.")
 
 
 def gated(prefix: Prefix, text: str, compilation: Compilation, *, level: float, queries: Path | None) -> Prefix:

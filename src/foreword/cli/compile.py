@@ -110,8 +110,7 @@ def compile_file(
     from foreword.compiling.settings import CompileSettings
 
     files = sources or []
-    check_sources(files, from_prompt, report=report, gate=gate)
-    _check_gate(gate, gate_queries)
+    check_sources(files, from_prompt, report=report, gate=gate, gate_queries=gate_queries)
     if not report:
         name = _checked_name(name)
     elif plot is not None and not plot.parent.is_dir():
@@ -190,11 +189,6 @@ def _made(
     if int8:
         prefix = quantize(prefix)
     return prefix if gate is None else gated(prefix, text, compilation, level=gate, queries=gate_queries)
-
-
-def _check_gate(gate: float | None, queries: Path | None) -> None:
-    if gate is None and queries is not None:
-        raise ConfigError("`--gate-queries` calibrates a gate; say how many of them it may miss, such as `--gate 0.05`.")
 
 
 def _checked_name(name: str | None) -> str:

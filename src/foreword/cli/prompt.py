@@ -14,6 +14,16 @@ from rich.text import Text
 from foreword.cli._console import plain, say, stdout
 from foreword.cli._options import JsonOption
 from foreword.cli._sources import STDIN, read_text
+from foreword.cli._versions import (
+    AliasArgument,
+    AliasedArgument,
+    AllVersionsOption,
+    ForceOption,
+    ForgetOption,
+    RemovedArgument,
+    point_alias,
+    remove_versions,
+)
 from foreword.errors import ConfigError, DataError, ForewordError
 
 if TYPE_CHECKING:
@@ -131,9 +141,9 @@ def show(ref: RefArgument, root: PromptsOption = None, as_json: JsonOption = Fal
 
 @app.command("rm")
 def rm(
-    ref: Annotated[str, typer.Argument(metavar="REF", help="One version (support@v3), or a name together with --all.")],
-    all_versions: Annotated[bool, typer.Option("--all", help="Remove the name with all its versions.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Also what an alias points at, and the alias.")] = False,
+    ref: RemovedArgument,
+    all_versions: AllVersionsOption = False,
+    force: ForceOption = False,
     root: PromptsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -144,15 +154,14 @@ def rm(
       foreword prompt rm support@v1
       foreword prompt rm support --all
     """
-    removed = [str(reference) for reference in _store(root).remove(ref, all=all_versions, force=force)]
-    typer.echo(json.dumps({"removed": removed}) if as_json else "Removed " + ", ".join(removed))
+    remove_versions(_store(root), ref, all_versions=all_versions, force=force, as_json=as_json)
 
 
 @app.command("alias")
 def alias(
-    ref: Annotated[str, typer.Argument(metavar="REF", help="What the alias is to mean: support (the version that is latest now), ...")],
-    alias_name: Annotated[str, typer.Argument(metavar="ALIAS", help="The alias, such as prod.")],
-    remove: Annotated[bool, typer.Option("--remove", help="Forget the alias instead; the version stays.")] = False,
+    ref: AliasedArgument,
+    alias_name: AliasArgument,
+    remove: ForgetOption = False,
     root: PromptsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -163,16 +172,7 @@ def alias(
       foreword prompt alias support@v3 prod
       foreword prompt alias support prod --remove
     """
-    store = _store(root)
-    if remove:
-        name = ref.partition("@")[0]
-        store.unalias(name, alias_name)
-        typer.echo(json.dumps({"forgotten": f"{name}@{alias_name}"}) if as_json else f"{name}@{alias_name} is forgotten")
-        return
-    target = store.resolve(ref)
-    target = store.alias(target.name, alias_name, target.version)
-    text = f"{target.name}@{alias_name}"
-    typer.echo(json.dumps({"alias": text, "reference": str(target)}) if as_json else f"{text} is now {target}")
+    point_alias(_store(root), ref, alias_name, forget=remove, as_json=as_json)
 
 
 @app.command("render")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from foreword.compiling.compiler import CompilingEngine
     from foreword.prefix.artifact import Prefix
+    from foreword.prefix.header import StandsFor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +87,23 @@ def exact(
     Args:
         about: what the recipe says besides.
     """
+    token_ids = source.tokens_of(engine, text, chat=settings.chat)
+    recipe = source.recipe_of(text, compiler=compiler, tokens=len(token_ids), settings=settings) | dict(about or {})
+    return read(engine, token_ids, name=name, recipe=recipe, observer=observer)
+
+
+def read(
+    engine: CompilingEngine,
+    token_ids: Sequence[int],
+    *,
+    name: str,
+    recipe: dict[str, JsonValue],
+    observer: Observer,
+    stands_for: StandsFor | None = None,
+) -> Prefix:
+    """The exact keys and values of tokens. Raises `WindowError` where they leave no room for a request."""
     from foreword.prefix.artifact import Prefix
 
-    token_ids = source.tokens_of(engine, text, chat=settings.chat)
     source.check_room(engine, len(token_ids))
     observer.stage(f"reading {len(token_ids):,} tokens", 1)
     key_LHND, value_LHND = engine.read(token_ids)
@@ -101,7 +116,8 @@ def exact(
         fingerprint=engine.fingerprint,
         geometry=engine.geometry,
         prompt_format="continuation",
-        recipe=source.recipe_of(text, compiler=compiler, tokens=len(token_ids), settings=settings) | dict(about or {}),
+        recipe=recipe,
+        stands_for=stands_for,
     )
 
 

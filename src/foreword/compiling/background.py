@@ -1,7 +1,7 @@
-"""Requests of all kinds that have nothing to do with any one text: what a relevance detector holds a query against.
+"""Requests of all kinds that have nothing to do with any one text: a relevance detector is centred on them, and tried on them.
 
-A query is its prefix's business when it is nearer to the prefix's text than to these. They are spread over subjects, lengths and forms
-(questions, instructions, key words, small talk), because whatever is missing here is what a detector cannot tell from its text.
+They are spread over subjects, lengths and forms (questions, instructions, key words, small talk), so that their mean says little but that a
+text is a request.
 """
 
 from __future__ import annotations

@@ -179,17 +179,15 @@ def _remade(prefix: Prefix, key_LHND: Tensor, value_LHND: Tensor, *, sink: int, 
 
 def _described(whole: Prefix, parts: Sequence[Prefix], split: Split | None = None, learned: Prefix | None = None) -> Prefix:
     """The composition with a header that tells of the parts as they were given, not of what was cut from them."""
-    headers = [part.header for part in parts]
-    composed: list[JsonValue] = [{"name": one.name, "positions": one.positions, "digest": one.digest} for one in headers]
-    recipe: dict[str, JsonValue] = {"composed": composed}
-    parents = tuple(header.digest for header in headers)
-    licences = [header.licence for header in headers]
+    from foreword.prefix.operations import composed_fields
+
+    # Licences and training data are those of the parts: the header and trailer hold nothing of any text.
+    said = composed_fields(parts, parts[0])
+    recipe, parents = said.get("recipe", {}), said.get("parents", ())
     if split is not None and learned is not None:
         recipe |= {RECIPE_KEY: split.as_json(), "learned": learned.header.digest}
         parents = (*parents, learned.header.digest)
-    # Licences and training data are those of the parts: the header and trailer hold nothing of any text.
-    licence = None if None in licences else " AND ".join(dict.fromkeys(str(licence) for licence in licences))
-    data = {header.training_data for header in headers}
-    changed = whole.header.changed(recipe=recipe, parents=parents, licence=licence, training_data=data.pop() if len(data) == 1 else None)
+    licence, training_data = said.get("licence"), said.get("training_data")
+    changed = whole.header.changed(recipe=recipe, parents=parents, licence=licence, training_data=training_data)
     # Header and trailer are nobody's business; the detectors are those of the parts.
     return replace(whole, header=changed).with_detector(joined([part.detector for part in parts]))

@@ -121,9 +121,8 @@ def _tensors(engine: CompilingEngine, prefix: Prefix | None) -> tuple:
     return (None, None) if prefix is None else (prefix.keys(engine.module.dtype), prefix.values(engine.module.dtype))
 
 
-def _asked(engine: CompilingEngine, part: Prefix, *, questions: int, seed: int, observer: Observer) -> list[Row]:
+def _asked(engine: CompilingEngine, part: Prefix, *, questions: int, seed: int, observer: Observer) -> tuple[Row, ...]:
     """Questions that the model thinks of behind the part, and its answers."""
-    rendered = part.header.prompt_format
     turns = [(Message(role="user", content=_ASK),)] * questions
     drawn = [
         engine.generate([turn], prefix=part, sampling=Sampling(max_new_tokens=32, temperature=0.9, seed=seed + number, stop=("\n",)))[0]
@@ -131,8 +130,4 @@ def _asked(engine: CompilingEngine, part: Prefix, *, questions: int, seed: int, 
     ]
     asked = [(Message(role="user", content=one.text.strip() or _ASK),) for one in drawn]
     observer.advance(questions)
-    answers = engine.generate(asked, prefix=part, sampling=Sampling(max_new_tokens=48), progress=observer.advance)
-    return [
-        Row(prompt=engine.render(turn, prompt_format=rendered), targets=(answer.token_ids or engine.answer_ids(""),))
-        for turn, answer in zip(asked, answers, strict=True)
-    ]
+    return references.answered_rows(engine, asked, part, sampling=Sampling(max_new_tokens=48), observer=observer)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from foreword.compiling import source
+from foreword.compiling import assembly
 from foreword.compiling.observer import Observer, Silent
 from foreword.errors import ModelError
 from foreword.prefix.header import StandsFor
@@ -18,6 +18,8 @@ from foreword.prefix.stands_for import messages_hash
 from foreword.types import Message
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
+
     from foreword.compiling.compiler import CompilingEngine
     from foreword.prefix.artifact import Prefix
     from foreword.prompting.template import Template
@@ -50,33 +52,18 @@ def compile_template(
         WindowError: the prefix leaves no room in the model's window.
         PrefixError: the name is not allowed.
     """
-    from foreword.prefix.artifact import Prefix
-
     messages = template.fixed()
     token_ids = _tokens_of(engine, messages)
-    source.check_room(engine, len(token_ids))
-    observer.stage(f"reading {len(token_ids):,} tokens", 1)
-    key_LHND, value_LHND = engine.read(token_ids)
-    observer.advance(1)
     stands_for = StandsFor(messages=messages_hash(messages), count=len(messages), prompt=reference)
-    return Prefix.make(
-        name=name,
-        kind="text",
-        key_LHND=key_LHND,
-        value_LHND=value_LHND,
-        fingerprint=engine.fingerprint,
-        geometry=engine.geometry,
-        prompt_format="continuation",
-        recipe={
-            "compiler": "text",
-            "stands_as": "messages",
-            "messages": len(messages),
-            "characters": sum(len(message.content) for message in messages),
-            "tokens": len(token_ids),
-            "source_sha256": stands_for.messages,
-        },
-        stands_for=stands_for,
-    )
+    recipe: dict[str, JsonValue] = {
+        "compiler": "text",
+        "stands_as": "messages",
+        "messages": len(messages),
+        "characters": sum(len(message.content) for message in messages),
+        "tokens": len(token_ids),
+        "source_sha256": stands_for.messages,
+    }
+    return assembly.read(engine, token_ids, name=name, recipe=recipe, observer=observer, stands_for=stands_for)
 
 
 def _tokens_of(engine: CompilingEngine, messages: Sequence[Message]) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from foreword.compiling import divergence, source
+from foreword.compiling import divergence, source, training
 from foreword.compiling.composing import RECIPE_KEY, Split, reserved_name
 from foreword.compiling.observer import Observer, Silent
 from foreword.engine import Row
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 LEARNING_RATE, WARMUP_STEPS, HOLD_SHARE = 0.01, 3, 0.5
 BATCH, MICRO_TOKENS = 8, 2048
-STEPS_BETWEEN_SAVES = 5
 FIRST_SHARPNESS = 1.05
 """Factor on the parts' keys to begin with (`docs/lab-notes.md`)."""
 LEAST_WORDS, BEGINNING_WORDS, SENTENCE_TOKENS = 8, 5, 48
@@ -152,11 +151,9 @@ class Beside:
             by_group.setdefault(row.group, []).append(row)
         losses = []
         for place, several in by_group.items():
-            taught = self._groups[place].taught
-            tensors = self.tensors(engine, self._groups[place], key_LHND, value_LHND)
-            ids_TC = torch.cat([taught[row][0] for row in several])
-            teacher_TC = torch.cat([taught[row][1] for row in several])
-            losses.append(divergence.divergence(teacher_TC, engine.log_probs_of(several, ids_TC, *tensors)).sum())
+            group = self._groups[place]
+            tensors = self.tensors(engine, group, key_LHND, value_LHND)
+            losses.append(divergence.Divergence(group.taught).loss(engine, several, *tensors))
         return torch.stack(losses).sum()
 
     def tensors(self, engine: Any, group: Group, key_LHND: Tensor, value_LHND: Tensor) -> KeysValues:
@@ -273,19 +270,13 @@ class _Work:
         schedule = Schedule(peak=LEARNING_RATE, warmup=WARMUP_STEPS, hold=int(HOLD_SHARE * settings.steps), total=settings.steps)
         order = GroupOrder(fitted, seed=settings.seed)
         trainer = Trainer(self._engine, Beside(parts, groups, parameters), parameters, order, schedule, micro_tokens=MICRO_TOKENS)
-        if self._about["step"]:
-            state = {name.removeprefix("trainer."): tensor for name, tensor in self._tensors.items()}
-            trainer.load_state(state, step=self._about["step"])
-        self._observer.stage("training", settings.steps)
-        self._observer.advance(trainer.step)
-        while trainer.step < settings.steps:
-            before = trainer.step
-            trainer.run(min(settings.steps, before + STEPS_BETWEEN_SAVES))
-            self._observer.advance(trainer.step - before)
-            self._tensors = {f"trainer.{name}": tensor for name, tensor in trainer.state().items()}
-            self._about["step"] = trainer.step
-            self._run.save_state(self._tensors, self._about)
+        training.go_on(trainer, self._tensors, step=self._about["step"])
+        training.train(trainer, settings.steps, self._observer, self._save)
         return parameters
+
+    def _save(self, state: dict[str, Tensor], step: int) -> None:
+        self._tensors, self._about["step"] = state, step
+        self._run.save_state(self._tensors, self._about)
 
     def _judged(self, parts: Sequence[KeysValues], groups: Sequence[Group], parameters: FrameParameters) -> dict[str, float]:
         objective = Beside(parts, groups, parameters)

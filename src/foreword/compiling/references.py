@@ -134,14 +134,22 @@ def asking_rows(
     wanted = Sampling(max_new_tokens=QUESTION_TOKENS, temperature=0.7, seed=seed, stop=("\n",))
     drawn = engine.generate(conversations, prefix=prefix, sampling=wanted, progress=observer.advance)
     asked = [(Message(role="user", content=completion.text.strip() or _AGAIN),) for completion in drawn]
-    answered = Sampling(max_new_tokens=ANSWER_TOKENS, temperature=0.7, seed=seed)
-    answers = engine.generate(asked, prefix=prefix, sampling=answered, progress=observer.advance)
-    rows = []
-    for question, answer in zip(asked, answers, strict=True):
-        # An answer that ended at once has no token of its own; its end is what the model said.
-        said = answer.token_ids or engine.answer_ids("")
-        rows.append(Row(prompt=engine.render(question, prompt_format="continuation"), targets=(said,)))
-    return tuple(rows)
+    return answered_rows(
+        engine, asked, prefix, sampling=Sampling(max_new_tokens=ANSWER_TOKENS, temperature=0.7, seed=seed), observer=observer
+    )
+
+
+def answered_rows(
+    engine: CompilingEngine, asked: Sequence[Sequence[Message]], prefix: Prefix, *, sampling: Sampling, observer: Observer
+) -> tuple[Row, ...]:
+    """Each conversation as it stands behind the prefix, and what the model answers there."""
+    answers = engine.generate(asked, prefix=prefix, sampling=sampling, progress=observer.advance)
+    rendered = prefix.header.prompt_format
+    # An answer that ended at once has no token of its own; its end is what the model said.
+    return tuple(
+        Row(prompt=engine.render(turns, prompt_format=rendered), targets=(answer.token_ids or engine.answer_ids(""),))
+        for turns, answer in zip(asked, answers, strict=True)
+    )
 
 
 def _snippets(engine: CompilingEngine, token_ids: Sequence[int], count: int) -> list[str]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from foreword.errors import PrefixFileError
+from foreword.gateway.file_state import State, state_of
 from foreword.gateway.metrics import Metrics
 from foreword.gateway.naming import Named
 from foreword.prefix.store import Reference
@@ -32,7 +33,6 @@ MOST_KEPT = 4096
 """Detectors kept in memory; one takes some hundred kilobytes at most."""
 
 Outcome = Literal["attached", "kept-off", "unjudged"]
-State = tuple[int, int, int]
 
 logger = logging.getLogger(__name__)
 
@@ -109,12 +109,10 @@ class Gate:
 
     def _detector(self, reference: Reference) -> Detector | None:
         """The detector of a stored prefix; None where it has none that can be asked."""
-        try:
-            stat = reference.path.stat()
-        except OSError:
+        state = state_of(reference.path)
+        if state is None:
             # Removed since it was found; the engine says so.
             return None
-        state = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
         found = self._detectors.get(reference)
         if found is None or found[0] != state:
             found = (state, self._looked_up(reference))

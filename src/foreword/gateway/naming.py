@@ -16,6 +16,7 @@ from pathlib import Path
 
 from foreword.errors import StoreError
 from foreword.gateway.errors import Refusal, not_found
+from foreword.gateway.file_state import State, state_of
 from foreword.gateway.tenants import Tenant
 from foreword.prefix.store import Listing, PrefixStore, Reference
 
@@ -52,7 +53,7 @@ class Named:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kept:
     folder: str
-    state: tuple[int, int]
+    state: State
     reference: Reference
 
 
@@ -106,7 +107,7 @@ class Names:
         if not tenant.sees(ref.partition("@")[0]):
             return None
         kept = self._kept.get(ref)
-        if kept is not None and _state(kept.folder) == kept.state:
+        if kept is not None and state_of(kept.folder) == kept.state:
             return kept.reference
         self._kept.pop(ref, None)
         return self._looked_up(ref)
@@ -115,7 +116,7 @@ class Names:
         now = time.time_ns()
         folder = os.path.join(self.store.root, ref.partition("@")[0])
         # The folder's state is taken before its content, so that a change in between is seen next time.
-        state = _state(folder)
+        state = state_of(folder)
         if state is None:
             return None
         try:
@@ -148,12 +149,3 @@ class Names:
                 logger.warning("the store cannot be listed: %s", error)
             self._suggestions = (time.monotonic(), names)
         return names
-
-
-def _state(folder: str) -> tuple[int, int] | None:
-    """When a folder was changed last, and which one it is; None where there is none."""
-    try:
-        stat = os.stat(folder)
-    except (OSError, ValueError):
-        return None
-    return stat.st_mtime_ns, stat.st_ino

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from foreword.errors import PrefixError
+from foreword.gateway.file_state import State, state_of
 from foreword.gateway.naming import Named
 from foreword.gateway.tenants import Tenant
 from foreword.gateway.wire import ChatRequest
@@ -37,9 +37,6 @@ SETTLED_SECONDS = 2.0
 """A folder changed less long ago may change again without its time of change showing it."""
 LARGEST_SHARE = 0.1
 """Of the time, that is spent on reading a store which changes all the while."""
-
-State = tuple[int, int, int]
-"""When a file or folder was changed last, which one it is, and its size."""
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +121,7 @@ class StandIns:
         self._refused.add((match.stand_in.reference, match.stand_in.state))
 
     def _is_usable(self, stand_in: StandIn) -> bool:
-        return (stand_in.reference, stand_in.state) not in self._refused and _state(stand_in.reference.path) == stand_in.state
+        return (stand_in.reference, stand_in.state) not in self._refused and state_of(stand_in.reference.path) == stand_in.state
 
     async def _look(self) -> None:
         """Sees to it that the index is of now, or nearly."""
@@ -139,12 +136,12 @@ class StandIns:
         if now - self._ended > RECHECK_SECONDS:
             return True
         rested = now - self._ended >= (self._ended - self._began) * (1 / LARGEST_SHARE - 1)
-        return rested and _state(self._store.root) != self._seen
+        return rested and state_of(self._store.root) != self._seen
 
     async def _read(self) -> None:
         try:
             # Taken before the folders are, so that a change in between is seen next time.
-            seen = _state(self._store.root)
+            seen = state_of(self._store.root)
             self._folders = await asyncio.to_thread(_read_again, self._store, self._folders)
             self._index = _indexed(self._folders)
             self._refused &= {(ref, state) for folder in self._folders.values() for ref, (state, _) in folder.files.items()}
@@ -166,7 +163,7 @@ def _read_again(store: PrefixStore, before: Mapping[str, _Folder]) -> dict[str, 
     """The store's folders, those anew that changed."""
     folders = {}
     for name in store.names():
-        now, state = time.time(), _state(store.root / name)
+        now, state = time.time(), state_of(store.root / name)
         if state is None:
             continue
         known = before.get(name)
@@ -183,7 +180,7 @@ def _files(
 ) -> dict[Reference, tuple[State, StandIn | None]]:
     files = {}
     for reference in store.references(name):
-        state = _state(reference.path)
+        state = state_of(reference.path)
         if state is not None:
             known = before.get(reference)
             files[reference] = known if known is not None and known[0] == state else (state, _stand_in(reference, state))
@@ -211,11 +208,3 @@ def _indexed(folders: Mapping[str, _Folder]) -> _Index:
         found.sort(key=lambda stand_in: (stand_in.created, stand_in.reference.version, stand_in.reference.name), reverse=True)
     counts = {stand_in.stands_for.count for found in by_hash.values() for stand_in in found}
     return _Index(by_hash={key: tuple(found) for key, found in by_hash.items()}, counts=tuple(sorted(counts, reverse=True)))
-
-
-def _state(path: str | os.PathLike[str]) -> State | None:
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_ino, stat.st_size

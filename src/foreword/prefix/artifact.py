@@ -8,7 +8,6 @@ them: what stands in a KV cache, so that every engine with a cache can serve it.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from foreword.errors import PrefixError, PrefixMismatch
-from foreword.prefix.header import Fingerprint, Geometry, Kind, PrefixHeader, PromptFormat, StandsFor, TensorSpec, build_header
+from foreword.prefix.header import Fingerprint, Geometry, Kind, PrefixHeader, PromptFormat, StandsFor, TensorSpec, build_header, digest_of
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -214,11 +213,7 @@ def check_finite(name: str, tensors: dict[str, Tensor]) -> None:
 
 def digest(header: PrefixHeader, tensors: dict[str, Tensor]) -> str:
     """sha256 over name, dtype, shape and little-endian bytes of each tensor, in alphabetical order of the names."""
-    total = hashlib.sha256()
-    for label, spec in header.tensors().items():
-        total.update(f"{label} {spec.tag} {'x'.join(str(size) for size in spec.shape)}\n".encode())
-        total.update(tensor_bytes(tensors[label]))
-    return total.hexdigest()
+    return digest_of((label, spec.tag, spec.shape, tensor_bytes(tensors[label])) for label, spec in header.tensors().items())
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:

@@ -5,10 +5,11 @@ Axes: L layer, H KV head, N virtual position, D head dimension.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
@@ -312,6 +313,15 @@ def build_header(fields: Mapping[str, Any]) -> PrefixHeader:
         return PrefixHeader(**fields)
     except ValidationError as error:
         raise PrefixError(f"The prefix's header cannot be made: {describe(error)}.") from None
+
+
+def digest_of(tensors: Iterable[tuple[str, str, tuple[int, ...], bytes | memoryview]]) -> str:
+    """sha256 over each tensor's name, dtype, shape and little-endian bytes in row order, one after the other as they are given."""
+    total = hashlib.sha256()
+    for name, tag, shape, content in tensors:
+        total.update(f"{name} {tag} {'x'.join(map(str, shape))}\n".encode())
+        total.update(content)
+    return total.hexdigest()
 
 
 def build_header_part(model: type[Part], fields: Mapping[str, Any]) -> Part:

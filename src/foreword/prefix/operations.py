@@ -111,7 +111,7 @@ def compose(prefixes: Sequence[Prefix], name: str, *, window: int | None = None)
         geometry=first.header.geometry,
         prompt_format=first.header.prompt_format,
         sink=lead.header.sink,
-        **_composed_fields(prefixes, lead),
+        **composed_fields(prefixes, lead),
     ).with_detector(joined([part.detector for part in prefixes]))
 
 
@@ -225,7 +225,8 @@ def _check_composable(first: Prefix, part: Prefix) -> None:
         )
 
 
-def _composed_fields(prefixes: Sequence[Prefix], lead: Prefix) -> HeaderFields:
+def composed_fields(prefixes: Sequence[Prefix], lead: Prefix) -> HeaderFields:
+    """What the header of a composition says of its parts. Args: lead: the part whose place it takes."""
     headers = [part.header for part in prefixes]
     data = {header.training_data for header in headers}
     licences = [header.licence for header in headers]

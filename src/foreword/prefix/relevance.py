@@ -16,7 +16,6 @@ Axes: N passage of the text, M known query, P part, W word, D dimension of the e
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import re
@@ -30,7 +29,7 @@ import numpy as np
 
 from foreword.errors import ConfigError, PrefixError, PrefixFileError
 from foreword.prefix import preamble
-from foreword.prefix.header import PrefixHeader, Relevance, build_header_part
+from foreword.prefix.header import PrefixHeader, Relevance, build_header_part, digest_of
 
 OVERLAP, ASKED, NEAREST = 0.5, 3.0, 5
 LONGEST = 8
@@ -326,12 +325,10 @@ def _centred(vectors: np.ndarray, center_D: np.ndarray) -> np.ndarray:
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
-    total = hashlib.sha256()
-    for name, array in sorted(arrays.items()):
-        tag = "F16" if array.dtype.kind == "f" else "I32"
-        total.update(f"{name} {tag} {'x'.join(str(size) for size in array.shape)}\n".encode())
-        total.update(np.ascontiguousarray(array).tobytes())
-    return total.hexdigest()
+    return digest_of(
+        (name, "F16" if array.dtype.kind == "f" else "I32", array.shape, np.ascontiguousarray(array).tobytes())
+        for name, array in sorted(arrays.items())
+    )
 
 
 def _check(relevance: Relevance, arrays: Mapping[str, np.ndarray]) -> None:

@@ -12,10 +12,7 @@ Axes: L layer, H KV head, Q query head, N position, D head dimension.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
-import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -25,9 +22,9 @@ from torch import Tensor
 
 from foreword.errors import PrefixError, PrefixFileError, PrefixMismatch
 from foreword.prefix.artifact import Prefix, check_finite, tensor_bytes
-from foreword.prefix.file import sync_folder
-from foreword.prefix.header import Fingerprint, Sha256, check_name, describe
+from foreword.prefix.header import Fingerprint, Sha256, check_name, describe, digest_of
 from foreword.prefix.rotary import rotate
+from foreword.store.versions import sync_folder, write_temporary
 
 METADATA_KEY = "foreword_side_signal"
 LABELS = ("gate_LQ", "key_LHND", "value_LHND")
@@ -105,16 +102,9 @@ class SideSignal:
         tensors = {label: getattr(self, label).detach().cpu().contiguous() for label in LABELS}
         header = _Header(name=self.name, fingerprint=self.fingerprint, digest=_digest(tensors))
         content = save(tensors, metadata={METADATA_KEY: header.model_dump_json()})
-        temporary = target.parent / f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
         try:
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
+            write_temporary(target, content).replace(target)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
             reason = error.strerror or error
             raise PrefixFileError(f"Cannot write side signal {target}: {reason}. Choose a folder that you may write to.") from error
         sync_folder(target.parent)
@@ -162,9 +152,4 @@ def _check(side: SideSignal) -> None:
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
-    total = hashlib.sha256()
-    for label in LABELS:
-        tensor = tensors[label]
-        total.update(f"{label} {tensor.dtype} {'x'.join(map(str, tensor.shape))}\n".encode())
-        total.update(tensor_bytes(tensor))
-    return total.hexdigest()
+    return digest_of((label, str(tensors[label].dtype), tuple(tensors[label].shape), tensor_bytes(tensors[label])) for label in LABELS)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from foreword.compiling import assembly, compaction, study, tail
+from foreword.compiling import assembly, compaction, study, tail, training
 from foreword.compiling.divergence import Divergence, Taught
 from foreword.compiling.observer import Observer, Silent
 from foreword.compiling.settings import CompileSettings
@@ -33,7 +33,6 @@ BATCH = 4
 LEARNING_RATE = 0.01
 WARMUP_STEPS, HOLD_SHARE = 3, 0.5
 MICRO_TOKENS = 1024
-STEPS_BETWEEN_SAVES = 5
 
 
 def compile_source(
@@ -108,17 +107,12 @@ class _Work:
         order = BatchOrder(list(taught), batch_targets=BATCH, seed=self._settings.seed)
         schedule = Schedule(peak=LEARNING_RATE, warmup=WARMUP_STEPS, hold=int(HOLD_SHARE * steps), total=steps)
         trainer = Trainer(self._engine, Divergence(taught), ScaledOffsets(*start), order, schedule, micro_tokens=MICRO_TOKENS)
-        if self._about["step"]:
-            state = {name.removeprefix("trainer."): tensor for name, tensor in self._tensors.items() if name.startswith("trainer.")}
-            trainer.load_state(state, step=self._about["step"])
-        self._observer.stage("training", steps)
-        self._observer.advance(trainer.step)
-        while trainer.step < steps:
-            before = trainer.step
-            trainer.run(min(steps, before + STEPS_BETWEEN_SAVES))
-            self._observer.advance(trainer.step - before)
-            self._tensors |= {f"trainer.{name}": tensor for name, tensor in trainer.state().items()}
-            self._about["step"] = trainer.step
-            self._run.save_state(self._tensors, self._about)
+        training.go_on(trainer, self._tensors, step=self._about["step"])
+        training.train(trainer, steps, self._observer, self._save)
         key_LHND, value_LHND = trainer.parameters.keys_values()
         return key_LHND.detach().to(start[0].dtype), value_LHND.detach().to(start[1].dtype)
+
+    def _save(self, state: dict[str, Tensor], step: int) -> None:
+        self._tensors |= state
+        self._about["step"] = step
+        self._run.save_state(self._tensors, self._about)
