@@ -15,6 +15,10 @@
     │   ├── NonFiniteLoss      the loss became NaN or infinite (the best checkpoint is kept)
     │   └── OutOfMemory        memory ran out (says what to lower)
     ├── EvaluationError        a task, scorer or contender that cannot be run
+    ├── StrategyError          a strategy that cannot go on
+    │   └── BudgetSpent        calls, tokens, money or time are used up (says which)
+    ├── ToolError              a tool that cannot do what it was called for (told to the model)
+    ├── AgentError             an agent, its memory or its team that cannot go on
     └── ServingError           a request that cannot be served
         ├── Overloaded         too many requests wait already (says when to come again)
         └── ConstraintError    a grammar, schema or expression that cannot be read or that nothing satisfies
@@ -106,6 +110,22 @@ class OutOfMemory(TuningError):
 
 class EvaluationError(ForewordError):
     """A task, scorer or contender that cannot be run."""
+
+
+class StrategyError(ForewordError):
+    """A strategy that cannot go on."""
+
+
+class BudgetSpent(StrategyError):
+    """Calls, tokens, money or time are used up; what was found until then is kept."""
+
+
+class ToolError(ForewordError):
+    """A tool that cannot do what it was called for. The message is told to the model, which may call again."""
+
+
+class AgentError(ForewordError):
+    """An agent, its memory or its team that cannot go on."""
 
 
 class ServingError(ForewordError):

@@ -1,0 +1,1 @@
+"""Agents: a goal, tools, memory, plans and budgets; and teams of them."""

@@ -1,0 +1,1 @@
+"""Tools that come with Foreword, one file each; see `foreword.prompting.tool`."""

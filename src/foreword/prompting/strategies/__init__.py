@@ -1,0 +1,1 @@
+"""Ways to ask, one file each; see `foreword.prompting.strategy`."""

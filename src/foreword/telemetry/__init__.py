@@ -1,0 +1,1 @@
+"""What happened, step by step: traces. Metrics and captures belong here too."""
