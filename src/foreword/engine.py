@@ -221,6 +221,36 @@ class Asked:
 
 
 @runtime_checkable
+class Scores(Engine, Protocol):
+    """Says how probable given words are. Plain numbers, so that rooms without tensors can ask."""
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """As `TakesPrefix.encode`."""
+        ...
+
+    def render(self, conversation: Conversation, *, prompt_format: PromptFormat = "full") -> tuple[int, ...]:
+        """As `TakesPrefix.render`."""
+        ...
+
+    def answer_ids(self, text: str) -> tuple[int, ...]:
+        """As `Differentiable.answer_ids`."""
+        ...
+
+    def log_probs(
+        self, rows: Sequence[Row], *, after: Sequence[int] = (), progress: Progress | None = None
+    ) -> list[tuple[tuple[float, ...], ...]]:
+        """Log-probability (natural) of every token of every target, by row and target.
+
+        Args:
+            after: tokens that stand before each row's prompt; computed once for all rows.
+
+        Raises:
+            WindowError: a row does not fit the window, or has no prompt.
+        """
+        ...
+
+
+@runtime_checkable
 class Traceable(TakesPrefix, Protocol):
     """Shows what happens inside."""
 

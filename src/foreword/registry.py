@@ -5,9 +5,11 @@ A plug-in registers under the entry-point group `foreword.<folder>`, e.g. `forew
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
-from importlib.metadata import entry_points
+import sys
+from importlib.metadata import EntryPoints, entry_points
 from types import ModuleType
 
 from foreword.errors import RegistryError
@@ -36,5 +38,11 @@ def find(folder: str, key: str) -> ModuleType:
     return importlib.import_module(f"{folder}.{key.replace('-', '_')}")
 
 
-def _entry_points(folder: str):
-    return entry_points(group=f"foreword.{folder.rsplit('.', 1)[-1]}")
+def _entry_points(folder: str) -> EntryPoints:
+    return _installed(f"foreword.{folder.rsplit('.', 1)[-1]}", tuple(sys.path))
+
+
+@functools.cache
+def _installed(group: str, places: tuple[str, ...]) -> EntryPoints:
+    """Looking through every installed package takes milliseconds. Args: places: where packages lie, so that new ones are seen."""
+    return entry_points(group=group)

@@ -22,6 +22,8 @@ from foreword.prefix.artifact import Prefix
 from foreword.prefix.header import Fingerprint, Geometry, StandsFor
 from foreword.prefix.stands_for import messages_hash
 from foreword.prefix.store import PrefixStore
+from foreword.prompting.store import PromptStore
+from foreword.prompting.template import build
 from foreword.types import Message
 
 PATIENCE = 60.0
@@ -123,9 +125,35 @@ def test_prefixes_stand_in_unasked_unless_that_is_turned_off(served: Any, tmp_pa
         assert name() == (None if words else "rules")
 
 
+def test_strategies_and_prompts(served: Any, tmp_path: Path):
+    PromptStore(tmp_path / "prompts").publish(
+        build({"name": "final", "messages": [{"role": "user", "content": "Final Answer: {{ x }}"}]}, source="t")
+    )
+    _, lines = served("--strategy-calls", "2", "--strategy-tool", "calculator")
+    with httpx2.Client(base_url=lines[0].split()[-1], timeout=PATIENCE, trust_env=False) as client:
+
+        def ask(model: str, words: str) -> Any:
+            body = {"model": model, "messages": [{"role": "user", "content": words}]}
+            return client.post("/v1/chat/completions", json=body)
+
+        votes = ask("strategy:self-consistency(smollm2, n=9, adaptive=false, think=false)", "Answer: 4")
+        assert (votes.headers["foreword-calls"], votes.headers["foreword-status"]) == ("2", "budget")
+        body = {"model": "strategy:react(smollm2)", "prompt": {"id": "final", "variables": {"x": 5}}}
+        answer = client.post("/v1/chat/completions", json=body)
+        assert answer.headers["foreword-prompt"] == "final@v1" and answer.json()["choices"][0]["message"]["content"] == "5"
+    _, lines = served("--no-strategies", "--prompts", "elsewhere")
+    with httpx2.Client(base_url=lines[0].split()[-1], timeout=PATIENCE, trust_env=False) as client:
+        assert ask("strategy:zero-shot(smollm2)", "hello").status_code == 404
+        answer = client.post("/v1/chat/completions", json={"model": "smollm2", "prompt": {"id": "final"}})
+        assert answer.status_code == 404 and answer.json()["error"]["code"] == "prompt_not_found"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("--strategy-tool", "python"), "--strategy-tool"),
+        (("--strategy-calls", "0"), "--strategy-calls"),
+        (("--strategy-seconds", "0"), "--strategy-seconds"),
         (("--engine", "nope"), "No `nope` among engines"),
         (("--api-keys", "missing"), "The file of API keys missing cannot be read: No such file or directory"),
         (("--api-keys", "a", "--api-keys-env", "B"), "--api-keys or --api-keys-env, and not both"),
@@ -187,6 +215,11 @@ def test_what_vllm_is_given(foreword: Any, tmp_path: Path, tiny: Path, monkeypat
         (("--drain-seconds", "3"), "--drain-seconds (behind `--` its own is `--shutdown-timeout SECONDS`)."),
         (("--no-access-log",), "--access-log/--no-access-log (behind `--` its own is `--disable-uvicorn-access-log`)."),
         (("--no-substitute",), "--substitute/--no-substitute (leave it out)."),
+        (("--prompts", "folder"), "--prompts (leave it out)."),
+        (("--no-strategies",), "--strategies/--no-strategies (leave it out)."),
+        (("--strategy-calls", "64"), "--strategy-calls (leave it out)."),
+        (("--strategy-seconds", "5"), "--strategy-seconds (leave it out)."),
+        (("--strategy-tool", "calculator"), "--strategy-tool (leave it out)."),
         (("--queue", "5", "--device", "cpu"), "--queue (leave it out), --device (leave it out)."),
     ],
 )

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from foreword.cost.prices import Price
 from foreword.data.dataset import Dataset
 from foreword.errors import ConfigError, RegistryError
-from foreword.evaluate.comparison import Comparison, Stage, _assemble, _Run, _scores, compare, holm
+from foreword.evaluate.asked import AskedRow
+from foreword.evaluate.comparison import Comparison, Stage, _assemble, _Line, _Run, _scores, compare, holm
 from foreword.evaluate.contender import parse
 from foreword.evaluate.measuring import Finding
-from foreword.evaluate.task import SuccessRule, Task, make_task
+from foreword.evaluate.task import SuccessRule, Task, load_task, make_task
+from foreword.telemetry.trace import read
 from foreword.types import Example, Message
 
 PLUGINS = """
@@ -77,8 +79,8 @@ def assemble(task: Task, right: dict[str, int], *, failed: dict[str, str] | None
     failed = failed or {}
     findings = {spec: finding(task, count) for spec, count in right.items()}
     runs = {spec: _Run(spec=spec, finding=found, scores=_scores(task, found)) for spec, found in findings.items()}
-    entries = [parse(spec) for spec in (*right, *failed)]
-    return _assemble(task, entries, runs, failed, model="m", budget_seconds=1.0, seed=0, clock="wall", price=price)
+    lines = [_Line(name=spec, entry=parse(spec), model="m") for spec in (*right, *failed)]
+    return _assemble(task, lines, runs, failed, budget_seconds=1.0, seed=0, clock="wall", price=price)
 
 
 def row_of(comparison: Comparison, spec: str) -> Any:
@@ -139,6 +141,46 @@ def test_a_comparison_survives_json(task: Task) -> None:
     assert Comparison.model_validate_json(comparison.model_dump_json()) == comparison
 
 
+def asked(answer: str, *candidates: str, status: str = "answered", calls: int = 4) -> AskedRow:
+    reason = "" if status == "answered" else f"why {status}"
+    counts = {"calls": calls, "prompt_tokens": 40, "completion_tokens": 8, "seconds": 1.0, "model_seconds": 0.9}
+    return AskedRow(answer=answer, candidates=candidates, status=status, reason=reason, note="", **counts)  # type: ignore[arg-type]
+
+
+def test_the_first_answer_and_any_answer_are_told_apart(task: Task) -> None:
+    rights = [example.completions[0] for example in task.dev.examples]
+    rows = (
+        asked(rights[0], rights[0], "wrong"),
+        asked(rights[1], "wrong", rights[1]),
+        asked("wrong", rights[2], "wrong"),
+        asked("wrong", "wrong", "other", rights[3]),
+        asked("wrong", "wrong", "wrong"),
+        asked(rights[5], calls=1),
+        asked("", status="budget", calls=9),
+        asked("wrong", rights[7], status="failed"),
+    )
+    found = finding(task, 0, answers=tuple(row.answer for row in rows), asked=rows, prompt_tokens=(40,) * 8)
+    runs = {"cot": _Run(spec="cot", finding=found, scores=_scores(task, found))}
+    lines = [_Line(name="cot", entry=parse("cot"), model="m")]
+    comparison = _assemble(task, lines, runs, {}, budget_seconds=1.0, seed=0, clock="wall", price=None)
+    measured, asking = row_of(comparison, "cot"), row_of(comparison, "cot").asking
+    assert comparison.rows[0].strategy
+    assert (measured.successes, measured.success_rate.value) == (3, 3 / 8)
+    assert (measured.first_answer.value, measured.any_of_k.value) == (4 / 8, 6 / 8)
+    assert asking.first_answer.low < 4 / 8 < asking.first_answer.high
+    assert asking.answers == pytest.approx((2 + 2 + 2 + 3 + 2 + 1 + 1 + 1) / 8)
+    assert measured.calls == pytest.approx((6 * 4 + 1 + 9) / 8)
+    assert asking.statuses == {"answered": 6, "budget": 1, "failed": 1}
+    assert asking.reasons == {"why budget": 1, "why failed": 1}
+    assert Comparison.model_validate_json(comparison.model_dump_json()) == comparison
+
+
+def test_what_asks_once_has_one_answer(task: Task) -> None:
+    measured = row_of(assemble(task, {"zero-shot": 2}), "zero-shot")
+    assert measured.first_answer == measured.any_of_k == measured.success_rate
+    assert (measured.calls, measured.asking.statuses) == (1, {"answered": 8})
+
+
 @given(st.dictionaries(st.text(max_size=3), st.floats(0, 1), max_size=6))
 def test_holm_only_raises_and_keeps_the_order(p_values: dict[str, float]) -> None:
     adjusted = holm(p_values)
@@ -158,13 +200,17 @@ def test_holm_by_hand() -> None:
         ({"contenders": []}, ConfigError, "nothing to compare"),
         ({"contenders": ["zero-shot", "zero-shot"]}, ConfigError, "named twice"),
         ({"contenders": ["magic"]}, RegistryError, "magic"),
+        ({"contenders": ["cot", "strategy:cot"]}, ConfigError, "named twice"),
+        ({"contenders": ["zero-shot"], "budget_calls": 0}, ConfigError, "budget_calls"),
+        ({"contenders": ["zero-shot"], "model": []}, ConfigError, "at least one"),
+        ({"contenders": ["zero-shot"], "model": ["a", "a"]}, ConfigError, "each model once"),
         ({"contenders": ["zero-shot"], "budget_seconds": 0}, ConfigError, "budget_seconds"),
         ({"contenders": ["zero-shot"], "budget_seconds": float("nan")}, ConfigError, "budget_seconds"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_at_once(task: Task, fields: dict[str, Any], error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
-        compare(task, model="no-such-model", **fields)
+        compare(task, **{"model": "no-such-model"} | fields)
 
 
 def write_plugins(folder: Path, bodies: dict[str, str]) -> None:
@@ -214,3 +260,32 @@ def test_each_runs_in_its_own_process_and_a_failure_is_a_row(
     assert {stage.contender for stage in stages} == {row.contender for row in comparison.rows}
     assert Stage(contender="zero-shot", number=2, of=5, doing="answering", done=3, total=3) in stages
     assert comparison.versions["torch"]
+
+
+@pytest.mark.slow
+def test_strategies_on_several_models_in_one_table(tmp_path: Path) -> None:
+    task = load_task("game24(rows=3, train_rows=3)")
+    comparison = compare(
+        task,
+        ["zero-shot", "strategy:zero-shot", "self-consistency(n=3)", "lora"],
+        model=["scripted:arithmetic", "echo:echo"],
+        budget_calls=2,
+        trace_folder=tmp_path / "traces",
+        price=Price(machine_hour=Decimal(1), input_per_million=Decimal(1), output_per_million=Decimal(2)),
+    )
+    assert comparison.model == "scripted:arithmetic, echo:echo"
+    rows = {row.contender: row for row in comparison.rows}
+    assert list(rows)[:3] == [f"{spec} · scripted:arithmetic" for spec in ("zero-shot", "strategy:zero-shot", "self-consistency(n=3)")]
+    assert row_of(comparison, "zero-shot · scripted:arithmetic").success_rate.value == 1
+    assert row_of(comparison, "zero-shot · echo:echo").success_rate.value == 0
+    assert "only answers" in (rows["lora · echo:echo"].failed or "")
+    once, alike = (row_of(comparison, f"{spec} · scripted:arithmetic") for spec in ("zero-shot", "strategy:zero-shot"))
+    assert (once.prompt_tokens, once.completion_tokens) == (alike.prompt_tokens, alike.completion_tokens)
+    voted = row_of(comparison, "self-consistency(n=3) · scripted:arithmetic")
+    assert voted.asking.statuses == {"budget": 3} and "2 calls" in next(iter(voted.asking.reasons))
+    assert voted.cost_per_request > once.cost_per_request
+    written = sorted(path.relative_to(tmp_path / "traces") for path in tmp_path.rglob("*.jsonl"))
+    assert [str(path) for path in written if path.parts[:2] == ("echo-echo", "strategy-zero-shot")] == [
+        f"echo-echo/strategy-zero-shot/{number:05d}.jsonl" for number in (1, 2, 3)
+    ]
+    assert read(tmp_path / "traces" / written[0]).of_kind("run")

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from foreword import registry
 from foreword.data.dataset import Dataset
 from foreword.errors import ConfigError, EvaluationError, RegistryError
-from foreword.evaluate.contender import FOLDER, balanced_sample, parse, split_for_selection, with_instruction
+from foreword.evaluate.contender import (
+    FOLDER,
+    STRATEGY,
+    balanced_sample,
+    parse,
+    split_for_selection,
+    trains,
+    with_instruction,
+)
 from foreword.types import Example, Message
 
 
@@ -33,8 +41,36 @@ def test_what_cannot_be_used_is_refused_before_anything_runs(spec: str) -> None:
         parse(spec)
 
 
+@pytest.mark.parametrize(
+    ("spec", "entry"),
+    [
+        ("cot", ("cot", "strategy", "cot")),
+        (" self-consistency(n=3) ", ("self-consistency(n=3)", "strategy", "self-consistency(n=3)")),
+        ("strategy:cot", ("cot", "strategy", "cot")),
+        ("strategy:zero-shot", ("strategy:zero-shot", "strategy", "zero-shot")),
+        ("zero-shot", ("zero-shot", "zero-shot", None)),
+        ("few-shot", ("few-shot", "few-shot", None)),
+        ('zero-shot(instruction="a: b")', ('zero-shot(instruction="a: b")', "strategy", 'zero-shot(instruction="a: b")')),
+    ],
+)
+def test_a_strategy_is_a_contender_unless_one_has_its_name(spec: str, entry: tuple[str, str, str | None]) -> None:
+    found = parse(spec)
+    assert (found.spec, found.key, found.argument) == entry
+
+
+@pytest.mark.parametrize("spec", ["cot(no_such=1)", "strategy:", "strategy", "strategy:cot(", "zero-shot(", "cot(1)"])
+def test_a_strategy_that_cannot_be_used_is_refused_before_anything_runs(spec: str) -> None:
+    with pytest.raises(ConfigError):
+        parse(spec)
+
+
+def test_training_and_prefixes_need_more_than_answers() -> None:
+    able = {name: trains(registry.find(FOLDER, name)) for name in registry.names(FOLDER)}
+    assert [name for name, needs in able.items() if not needs] == ["few-shot", "strategy", "zero-shot"]
+
+
 def test_an_unknown_contender_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(RegistryError, match=r"few-shot.*zero-shot"):
+    with pytest.raises(RegistryError, match=r"contenders.*few-shot.*Strategies: .*cot"):
         parse("magic")
 
 
@@ -43,13 +79,18 @@ def test_every_contender_meets_the_contract(key: str) -> None:
     module = registry.find(FOLDER, key)
     assert callable(module.check)
     assert callable(module.prepare)
-    module.check(None)
+    assert isinstance(trains(module), bool)
+    if key == STRATEGY:
+        with pytest.raises(ConfigError, match="needs a strategy"):
+            module.check(None)
+    else:
+        module.check(None)
 
 
 def test_naming_contenders_loads_no_torch() -> None:
     code = (
         "import sys; from foreword import registry; from foreword.evaluate.contender import FOLDER, parse\n"
-        "[parse(name) for name in registry.names(FOLDER)]; sys.exit('torch' in sys.modules)"
+        "[parse(name) for name in registry.names(FOLDER) if name != 'strategy']; parse('cot'); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -14,7 +14,8 @@ import pytest
 
 from foreword.cost.prices import Price
 from foreword.evaluate import report
-from foreword.evaluate.comparison import Comparison, ContenderRow, Difference, Estimate, Measured, Sample
+from foreword.evaluate.comparison import Comparison
+from foreword.evaluate.row import Asking, ContenderRow, Difference, Estimate, Measured, Sample
 
 HOSTILE = "<script>alert('x')</script> & | `y`"
 
@@ -157,7 +158,7 @@ def test_the_page_stands_alone_nests_and_escapes(comparison: Comparison) -> None
     structure = parsed(page)
     assert "<script>alert" not in page
     assert not re.search(r"https?://|src=|@import|url\(", page)
-    assert [tag for tag, _ in structure.tags].count("svg") == 3
+    assert [tag for tag, _ in structure.tags].count("svg") == 4
     assert '<html lang="en">' in page and "prefers-color-scheme: dark" in page
     assert "$" not in re.sub(r"<script.*?</script>", "", page, flags=re.S), "a placeholder of the template is left"
 
@@ -209,18 +210,36 @@ def test_odd_tables_still_make_a_page(comparison: Comparison, rows: tuple[Conten
     assert Comparison.model_validate_json(report.to_json(odd)) == odd
 
 
-@pytest.mark.parametrize(
-    ("amount", "text"),
-    [("0", "0"), ("12.3456", "12.35"), ("0.0000012345", "0.00000123"), ("0.5", "0.500"), ("1234", "1234.00")],
-)
-def test_money_is_never_in_exponent_form(amount: str, text: str) -> None:
-    assert report.money(Decimal(amount)) == text
+def test_a_table_with_strategies_shows_how_they_asked(comparison: Comparison) -> None:
+    asking = Asking(
+        first_answer=Estimate(value=0.2, low=0.1, high=0.3),
+        any_of_k=Estimate(value=0.6, low=0.5, high=0.7),
+        answers=9.5,
+        calls=12.25,
+        statuses={"budget": 1, "answered": 98, "failed": 1},
+        reasons={"The budget of 20 calls is spent.": 1, f"It never said it: {HOSTILE}": 1},
+    )
+    voted = ContenderRow(contender="self-consistency", strategy=True, measured=measured(20.0, prompt_tokens=1234.0, asking=asking))
+    plain = ContenderRow(contender="zero-shot", measured=measured(12.9))
+    several = comparison.model_copy(update={"rows": (plain, voted), "reference": "self-consistency"})
+    table = report.to_table(several)
+    cells = {row[0]: dict(zip(table.headers, row, strict=True)) for row in table.rows}
+    wanted = {"first": "20%", "any of k": "60% of 9.5", "calls": "12.2", "tokens": "1,234 + 20", "cost": "0.000100"}
+    assert wanted.items() <= cells["self-consistency"].items()
+    assert cells["self-consistency"]["ended"] == "98 answered, 1 out of budget, 1 failed"
+    single = {"first": "30%", "any of k": "30%", "calls": "1", "success": "30% [20%, 40%]"}
+    assert single.items() <= cells["zero-shot"].items(), "what asks once has one answer"
+    assert not {"trained", "artifact", "training", "positions"} & set(table.headers)
+    assert "1 × The budget of 20 calls is spent." in report.to_markdown(several)
+    page = report.to_html(several)
+    parsed(page)
+    assert "1 rows: The budget of 20 calls is spent." in page and "<script>alert" not in page
+    assert Comparison.model_validate_json(report.to_json(several)) == several
 
 
-def test_figures_are_short() -> None:
-    assert [report.figure(value) for value in (0.1234, 56.12, 123456.0, math.inf, math.nan)] == ["0.123", "56.1", "1.23e+05", "∞", "NaN"]
-    assert [report.seconds(value) for value in (0.0123, 1.26, 300)] == ["12 ms", "1.3 s", "5.0 min"]
-    assert [report.size(value) for value in (0, 12, 740_000, 538_000_000)] == ["–", "12 B", "740 kB", "538 MB"]
+def test_one_that_trained_beside_strategies_keeps_its_columns(comparison: Comparison) -> None:
+    rows = (*comparison.rows, ContenderRow(contender="cot", strategy=True, measured=measured(20.0)))
+    assert {"first", "trained", "training"} <= set(report.to_table(comparison.model_copy(update={"rows": rows})).headers)
 
 
 def test_a_report_is_written_whole(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_turns_of_every_kind(client: Any):
 @pytest.mark.parametrize(
     ("change", "param", "words"),
     [
-        ({"messages": []}, "messages", "length >= 1"),
+        ({"messages": []}, "messages", "is empty"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, "messages[0].role", "must end with the user's turn"),
         ({"messages": [{"role": "user"}]}, "messages[0].content", "no content"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", "Invalid enum value"),

@@ -7,10 +7,14 @@ from typing import Any
 import openai
 import pytest
 
+from foreword.prompting import strategy
+
 
 def test_every_prefix_and_alias_is_listed(client: Any, server: Any, prefix_named: Any):
     cards = {card.id: card for card in client.models.list()}
-    assert set(cards) == {"echo", "echo:anna", "echo:ben", "echo:support", "echo:support@prod"}
+    plain = {"echo", "echo:anna", "echo:ben", "echo:support", "echo:support@prod"}
+    assert set(cards) == plain | {f"strategy:{key}(echo)" for key in strategy.names()}
+    assert {cards[name].parent for name in set(cards) - plain} == {"echo"}
     assert cards["echo"].parent is None and cards["echo:anna"].parent == "echo"
     assert all(card.object == "model" and card.owned_by == "foreword" and card.created > 0 for card in cards.values())
     server.store.publish(prefix_named("later"))
@@ -19,7 +23,17 @@ def test_every_prefix_and_alias_is_listed(client: Any, server: Any, prefix_named
     assert "echo:later" not in [card.id for card in client.models.list()]
 
 
-@pytest.mark.parametrize("name", ["echo", "echo:support", "echo:support@prod", "echo:support+anna"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "echo",
+        "echo:support",
+        "echo:support@prod",
+        "echo:support+anna",
+        "strategy:zero-shot(echo)",
+        "strategy:zero-shot(echo:support+anna, instruction=Be brief)",
+    ],
+)
 def test_one(client: Any, name: str):
     assert client.models.retrieve(name).id == name
 

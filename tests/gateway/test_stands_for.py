@@ -345,3 +345,5 @@ def test_on_a_real_model_the_answer_is_the_same(tiny_model_folder: Any, tmp_path
             usage = answer.usage
             assert (usage.prompt_tokens, usage.completion_tokens) == (expected.usage.prompt_tokens, expected.usage.completion_tokens)
             assert usage.prompt_tokens_details.cached_tokens == store.header("desk").positions
+            _, answer = ask(*turns, model="strategy:zero-shot(tiny)", max_tokens=12)
+            assert answer.choices[0].message.content == expected.text and answer.usage == usage

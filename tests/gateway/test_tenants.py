@@ -77,7 +77,7 @@ def test_a_tenant_uses_and_sees_its_own(guarded: Any):
     seen = {}
     for name in ("anna", "ben", "boss"):
         with guarded.client(f"key-of-{name}") as client:
-            seen[name] = [card.id for card in client.models.list()]
+            seen[name] = [card.id for card in client.models.list() if not card.id.startswith("strategy:")]
             assert client.chat.completions.create(model="echo", messages=MESSAGES).choices[0].message.content == "a secret of mine"
     assert seen == {
         "anna": ["echo", "echo:anna", "echo:support", "echo:support@prod"],

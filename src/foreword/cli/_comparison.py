@@ -16,7 +16,7 @@ from foreword.cli._console import plain
 if TYPE_CHECKING:
     from foreword.evaluate.comparison import Comparison, Stage
 
-DROPPED_FIRST = ("memory", "trained", "artifact", "training", "latency")
+DROPPED_FIRST = ("memory", "trained", "artifact", "training", "latency", "tokens", "cost", "ended", "first")
 """Columns that go, in this order, where the terminal is too narrow for all."""
 CELL_PADDING = 3
 
@@ -55,7 +55,7 @@ def _title(stage: Stage) -> str:
 
 def show_comparison(comparison: Comparison, console: Console) -> None:
     """The table, what it leaves out, what failed and how it was made."""
-    from foreword.evaluate.report import caption, to_table
+    from foreword.evaluate.report import caption, to_table, troubles
 
     cells = to_table(comparison)
     kept = _fitting(cells.headers, cells.rows, console.width)
@@ -72,6 +72,8 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
         console.print(Text(f"Left out for want of space: {', '.join(left_out)} (a wider terminal, --markdown or --html shows them)."))
     for name, reason in cells.failures:
         console.print(Text.assemble((f"{plain(name)} failed: ", "bold red"), plain(reason)), soft_wrap=True)
+    for line in troubles(comparison):
+        console.print(Text(plain(line)), soft_wrap=True)
     for line in caption(comparison):
         console.print(Text(plain(line), style="dim"), soft_wrap=True)
 

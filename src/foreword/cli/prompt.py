@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,8 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from foreword.cli._console import plain, say, stdout
-from foreword.cli._options import JsonOption
-from foreword.cli._sources import STDIN, read_text
+from foreword.cli._options import JsonOption, ModelOption
+from foreword.cli._prompt_compress import audit, compress
+from foreword.cli._prompt_fit import fit
+from foreword.cli._prompt_optimise import optimise
+from foreword.cli._prompts import PromptsOption, prompt_store, read_prompt
 from foreword.cli._versions import (
     AliasArgument,
     AliasedArgument,
@@ -24,7 +26,7 @@ from foreword.cli._versions import (
     point_alias,
     remove_versions,
 )
-from foreword.errors import ConfigError, DataError, ForewordError
+from foreword.errors import ConfigError, ForewordError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,21 +36,15 @@ if TYPE_CHECKING:
     from foreword.store.versions import Listing
     from foreword.types import Message
 
-OTHER_FORMATS = frozenset({".json", ".jsonl", ".yaml", ".yml"})
-"""Ends of files that would make poor plain texts."""
-
 app = typer.Typer(no_args_is_help=True)
 
-PromptsOption = Annotated[
-    Path | None,
-    typer.Option("--root", metavar="FOLDER", help="The prompt store.", show_default="prompts in FOREWORD_HOME, or in ~/.foreword"),
-]
+TokensOption = Annotated[bool, typer.Option("--tokens", help="Also count its tokens, as the model's chat template writes them.")]
 RefArgument = Annotated[str, typer.Argument(metavar="REF", help="support (latest), support@prod or support@v3.")]
 
 
 @app.callback()
 def prompt() -> None:
-    """Keep prompts in versions: add, list, show, render, compare, alias and remove them.
+    """Keep prompts in versions, and make them better: rank, optimise, audit and compress them.
 
     A prompt file is TOML with messages, variables and examples, or a plain text, which becomes the system message. A reference reads
     `support` (latest version), `support@prod` (alias) or `support@v3` (version).
@@ -85,8 +81,8 @@ def add(
       foreword prompt add support.toml
       foreword prompt add rules.md --name rules
     """
-    template = _read(file, name)
-    reference = _store(root).publish(template)
+    template = read_prompt(file, name)
+    reference = prompt_store(root).publish(template)
     if as_json:
         typer.echo(json.dumps({"reference": str(reference), "path": str(reference.path), **_facts(template)}))
     else:
@@ -106,7 +102,7 @@ def ls(
       foreword prompt ls
       foreword prompt ls support --json
     """
-    store = _store(root)
+    store = prompt_store(root)
     if name is not None:
         store.resolve(name)
     listings = [listing for listing in store.list() if name is None or listing.name == name.partition("@")[0]]
@@ -120,23 +116,30 @@ def ls(
 
 
 @app.command("show")
-def show(ref: RefArgument, root: PromptsOption = None, as_json: JsonOption = False) -> None:
+def show(
+    ref: RefArgument, tokens: TokensOption = False, model: ModelOption = "smollm2", root: PromptsOption = None, as_json: JsonOption = False
+) -> None:
     """Show a prompt as it is stored: messages, examples, variables, and what of it is fixed.
+
+    With --tokens, also how many tokens its fixed part has. A version that a program made brings what was measured: --json has it.
 
     \b
     Examples:
       foreword prompt show support@prod
+      foreword prompt show support --tokens --model smollm2
       foreword prompt show support --json
     """
-    store = _store(root)
+    store = prompt_store(root)
     reference = store.resolve(ref)
     template = store.load(reference)
+    counted = _tokens(template.fixed() if _fixed(template) else (), model) if tokens else None
     if as_json:
         fields = {"reference": str(reference), "path": str(reference.path), **_facts(template), "prompt": template.model_dump(mode="json")}
-        typer.echo(json.dumps(fields, indent=2))
+        typer.echo(json.dumps(fields | ({} if counted is None else {"fixed_tokens": counted}), indent=2))
         return
     typer.echo(plain("\n".join(_lines(template))))
-    say(f"{reference}: {_described(template)}")
+    made_by = "" if template.evidence is None else f", made by {template.evidence.get('made_by', 'a program')}"
+    say(f"{reference}: {_described(template)}{'' if counted is None else f', {counted:,} tokens of it fixed'}{plain(made_by)}")
 
 
 @app.command("rm")
@@ -154,7 +157,7 @@ def rm(
       foreword prompt rm support@v1
       foreword prompt rm support --all
     """
-    remove_versions(_store(root), ref, all_versions=all_versions, force=force, as_json=as_json)
+    remove_versions(prompt_store(root), ref, all_versions=all_versions, force=force, as_json=as_json)
 
 
 @app.command("alias")
@@ -172,13 +175,15 @@ def alias(
       foreword prompt alias support@v3 prod
       foreword prompt alias support prod --remove
     """
-    point_alias(_store(root), ref, alias_name, forget=remove, as_json=as_json)
+    point_alias(prompt_store(root), ref, alias_name, forget=remove, as_json=as_json)
 
 
 @app.command("render")
 def render(
     ref: RefArgument,
     values: Annotated[list[str] | None, typer.Argument(metavar="[NAME=TEXT]...", help="Values of variables.", show_default=False)] = None,
+    tokens: TokensOption = False,
+    model: ModelOption = "smollm2",
     root: PromptsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -188,12 +193,15 @@ def render(
     Examples:
       foreword prompt render support "question=Where is my parcel?"
       foreword prompt render support@prod shop=Larkspur question=Why? --json
+      foreword prompt render support question=Why? --tokens
     """
-    messages = _store(root).load(ref).render(_values(values or []))
+    messages = prompt_store(root).load(ref).render(_values(values or []))
     if as_json:
         typer.echo(json.dumps([{"role": message.role, "content": message.content} for message in messages], ensure_ascii=False))
     else:
         typer.echo(plain("\n".join(_headed(messages))))
+    if tokens:
+        say(f"{_tokens(messages, model):,} tokens for {model}, its chat template's own included")
 
 
 @app.command("diff")
@@ -210,7 +218,7 @@ def diff(
       foreword prompt diff support@v1 support
       foreword prompt diff support@prod rules
     """
-    store = _store(root)
+    store = prompt_store(root)
     references = [store.resolve(ref) for ref in (first, second)]
     before, after = (_lines(store.load(reference)) for reference in references)
     lines = list(difflib.unified_diff(before, after, str(references[0]), str(references[1]), lineterm=""))
@@ -222,26 +230,20 @@ def diff(
         say(f"{references[0]} and {references[1]} are the same.")
 
 
-def _store(root: Path | None) -> PromptStore:
-    from foreword.prompting.store import PromptStore
+app.command("fit")(fit)
+app.command("optimise")(optimise)
+app.command("audit")(audit)
+app.command("compress")(compress)
 
-    return PromptStore(root)
 
+def _tokens(messages: Sequence[Message], model: str) -> int:
+    """Tokens of a conversation, or of its beginning where its last turn is not the user's, as the model is given them."""
+    from foreword.cli._loading import load_model
 
-def _read(file: str, name: str | None) -> Template:
-    from foreword.prompting.template import parse_text, parse_toml
-
-    if name is None and file == STDIN:
-        raise ConfigError("What comes from standard input has no name of its own. Give one: `--name NAME`.")
-    suffix = Path(file).suffix.lower()
-    if suffix in OTHER_FORMATS:
-        raise DataError(
-            f"`{file}` is no prompt file: a prompt is TOML (`.toml`) or a plain text (`.txt`, `.md`). Write it as one of these."
-        )
-    text, source = read_text(file), "standard input" if file == STDIN else f"`{file}`"
-    if suffix != ".toml":
-        return parse_text(text, source=source, name=name or Path(file).stem)
-    return parse_toml(text, source=source, name=name, default_name=Path(file).stem)
+    if not messages:
+        return 0
+    engine = load_model(model).engine
+    return len(engine.render(messages) if messages[-1].role == "user" else engine.render_context(messages))
 
 
 def _values(words: list[str]) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from foreword.engine import Serves
+    from foreword.gateway.strategies import Offer
     from foreword.gateway.tenants import AdminKey, Keyring
     from foreword.retrieval.embedder import Embedder
 
@@ -43,11 +45,22 @@ NOT_LOOKED_AT: Mapping[str, Mapping[str, str | None]] = {
         "drain_seconds": "--shutdown-timeout SECONDS",
         "substitute": None,
         "gate": None,
+        "prompts": None,
+        "strategies": None,
+        "strategy_calls": None,
+        "strategy_seconds": None,
+        "strategy_tool": None,
         "access_log": "--disable-uvicorn-access-log",
     },
 }
 """For each engine the options that mean nothing to it, and what vLLM calls the nearest of its own."""
 NOT_LOOKED_AT_BY_PLUG_INS: Mapping[str, str | None] = {"weights": None}
+
+
+class StrategyTool(StrEnum):
+    """Tools that can do no harm whoever asks: they compute, and reach nothing."""
+
+    CALCULATOR = "calculator"
 
 
 def serve(
@@ -94,6 +107,19 @@ def serve(
     gate: Annotated[
         bool, typer.Option("--gate/--no-gate", help="Keep a prefix off requests that its detector says are none of its business.")
     ] = False,
+    prompts: Annotated[
+        Path | None,
+        typer.Option("--prompts", metavar="FOLDER", help="The prompt store.", show_default="prompts in FOREWORD_HOME, or in ~/.foreword"),
+    ] = None,
+    strategies: Annotated[
+        bool,
+        typer.Option("--strategies/--no-strategies", help="Answer as `strategy:KEY(MODEL)` too, asking the model as often as need be."),
+    ] = True,
+    strategy_calls: Annotated[int, typer.Option("--strategy-calls", min=1, help="Calls of the model that one such request may take.")] = 64,
+    strategy_seconds: Annotated[float, typer.Option("--strategy-seconds", min=0.001, help="Seconds that it may take.")] = 120,
+    strategy_tool: Annotated[
+        list[StrategyTool] | None, typer.Option("--strategy-tool", help="What strategies may call on this machine.", show_default="nothing")
+    ] = None,
     access_log: Annotated[bool, typer.Option("--access-log/--no-access-log", help="A line per request on standard error.")] = True,
 ) -> None:
     """Serve a model and its prefixes to OpenAI clients.
@@ -101,14 +127,17 @@ def serve(
     A request chooses a prefix by its model: `smollm2` is the bare model, `smollm2:support` puts the stored prefix `support` before the
     prompt, `smollm2:support@prod` what its alias means now, and `smollm2:support+anna` composes two. What is published or removed while
     the server runs is seen by the next request. A conversation with the bare model that begins with the fixed part of a compiled prompt
-    is served from that prefix, and gets the same answer. With --gate, a prefix that was compiled with a detector is attached only where
-    the detector says that the request is its business. SIGTERM and Ctrl-C let answers under way end; a second one stops at once.
+    is served from that prefix, and gets the same answer. As `strategy:KEY(MODEL)` a strategy asks the model as often as need be:
+    `strategy:cot(smollm2)`. A request may name a stored prompt, whose messages then come before its own. With --gate, a prefix that was
+    compiled with a detector is attached only where the detector says that the request is its business. SIGTERM and Ctrl-C let answers
+    under way end; a second one stops at once.
 
     \b
     Examples:
       foreword serve
       foreword serve --model ./my-model --prefixes ./prefixes --port 0
       foreword serve --host 0.0.0.0 --api-keys keys.txt --admin-key-env FOREWORD_ADMIN_KEY
+      foreword serve --strategy-calls 20 --strategy-tool calculator
       foreword serve --engine vllm -- --tensor-parallel-size 2
     """
     given = _given(context)
@@ -146,7 +175,9 @@ def serve(
     try:
         body_bytes = int(max_body_mb * MEGABYTE)
         options = {"keys": keys, "admin_key": admin_key, "body_bytes": body_bytes, "substitute": substitute, "gate": embedder}
-        app = _application(serving, base, prefixes, **options)
+        tools = [tool.value for tool in strategy_tool or ()]
+        offer = _offer(strategy_calls, strategy_seconds, tools, embedder) if strategies else None
+        app = _application(serving, base, prefixes, prompts, strategies=offer, **options)
         if access_log:
             logging.getLogger("foreword.gateway.access").setLevel(logging.INFO)
         if keys is None and not host.startswith(NEAR):
@@ -194,12 +225,24 @@ def _start(engine: str, model: str, *, dtype: Any, device: str, weights: str, ma
     return serving
 
 
-def _application(serving: Serves, base: str, prefixes: Path | None, **options: Any) -> Starlette:
+def _application(serving: Serves, base: str, prefixes: Path | None, prompts: Path | None, **options: Any) -> Starlette:
     """Args: options: those of `foreword.gateway.app.build`."""
     from foreword.gateway.app import build
     from foreword.prefix.store import PrefixStore
+    from foreword.prompting.store import PromptStore
 
-    return build(serving, base=base, store=PrefixStore(prefixes), **options)
+    return build(serving, base=base, store=PrefixStore(prefixes), prompts=PromptStore(prompts), **options)
+
+
+def _offer(calls: int, seconds: float, tools: Sequence[str], embedder: Embedder | None) -> Offer:
+    """What strategies may take and use."""
+    from foreword import registry
+    from foreword.gateway.strategies import Offer
+    from foreword.prompting.strategy import Budget, Resources
+    from foreword.prompting.tool import Tools
+
+    made = Tools.of(registry.find("foreword.agent.tools", name).make() for name in dict.fromkeys(tools))
+    return Offer(budget=Budget(calls=calls, seconds=seconds), resources=Resources(tools=made, embedder=embedder))
 
 
 def _run(app: Starlette, base: str, *, host: str, port: int, drain_seconds: float, with_keys: bool) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from foreword.engine import Asked, Conversation, Deliver, Progress, Request, Row, Shares
-from foreword.engines import _attention, _layers, _own_path, _reading, _side_signal
+from foreword.engines import _attention, _layers, _own_path, _reading, _scoring, _side_signal
 from foreword.engines._answer import Answer
 from foreword.engines._cache import PrefixView
 from foreword.engines._checkpoint import fingerprint as checkpoint_fingerprint
@@ -542,16 +542,14 @@ class TransformersEngine:
         targets = tuple(self.answer_ids(label) for label in labels)
         sampling = Sampling(max_new_tokens=max(len(target) for target in targets))
         rows = [Row(prompt=self._prompt(conversation, tensors, sampling), targets=targets) for conversation in conversations]
-        lengths = [len(target) for target in targets]
-        scores: list[list[float]] = [[] for _ in rows]
-        for group in self.batches(rows, most_tokens=SCORING_TOKENS):
-            with torch.inference_mode():
-                flat = self.target_log_probs([rows[index] for index in group], tensors.key_LGND, tensors.value_LGND)
-            for index, part in zip(group, flat.split(sum(lengths)), strict=True):
-                scores[index] = [float(label.sum()) for label in part.split(lengths)]
-            if progress is not None:
-                progress(len(group))
-        return scores
+        found = _scoring.log_probs(self, rows, tensors.key_LGND, tensors.value_LGND, most_tokens=SCORING_TOKENS, progress=progress)
+        return [[sum(label) for label in row] for row in found]
+
+    def log_probs(
+        self, rows: Sequence[Row], *, after: Sequence[int] = (), progress: Progress | None = None
+    ) -> list[tuple[tuple[float, ...], ...]]:
+        behind = self.read(after) if after else (None, None)
+        return _scoring.log_probs(self, rows, *behind, most_tokens=SCORING_TOKENS, progress=progress)
 
     def _prompt(self, conversation: Conversation, tensors: PrefixTensors, sampling: Sampling) -> tuple[int, ...]:
         return self._fitting(self.render(conversation, prompt_format=tensors.prompt_format), tensors, sampling)

@@ -8,133 +8,43 @@ weights or crash. One that fails is a row that says why.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
-import signal
-import subprocess
-import sys
-import tempfile
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from statistics import fmean, median
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime
 
 from foreword.cost.prices import Price, cost_per_request, cost_per_success, machine_cost, seconds_per_success
 from foreword.errors import ConfigError, EvaluationError
 from foreword.evaluate import scorer, statistics
-from foreword.evaluate.contender import ClockName, Entry, parse
-from foreword.evaluate.measuring import FINDING_FILE, JOB, JOB_FILE, Finding, Job
+from foreword.evaluate.contender import STRATEGY, ClockName, Entry, parse
+from foreword.evaluate.measuring import Finding, Job
+from foreword.evaluate.own_process import run_apart
+from foreword.evaluate.row import Asking, ContenderRow, Difference, Estimate, Frozen, Measured, Sample
 from foreword.evaluate.scorer import Outcome, Score
 from foreword.evaluate.task import Task
 
 DEFAULT_CONTENDERS = ("zero-shot", "few-shot:8", "prefix")
 REFERENCE_KEY = "prefix"
 SAMPLE_ROWS = 3
-ERROR_LINES = 12
-_CHILD = "import sys; from pathlib import Path; from foreword.evaluate.measuring import run_job; sys.exit(run_job(Path(sys.argv[1])))"
+MOST_REASONS = 3
+REASON_CHARACTERS = 200
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
-
-
-class Estimate(_Frozen):
-    """A figure and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-class Difference(_Frozen):
-    """A row's primary score less the reference's, on the same dev rows; paired bootstrap.
-
-    Attributes:
-        p_value: two-sided, of this comparison alone.
-        p_adjusted: the same after Holm's correction (1979) for all rows of the table.
-    """
-
-    value: float
-    low: float
-    high: float
-    p_value: float
-    p_adjusted: float
-
-
-class Measured(_Frozen):
-    """Everything known of a contender that ran.
-
-    Attributes:
-        quality: the task's primary scorer.
-        scores: every scorer's value.
-        successes, success_rate: by the task's success rule; the interval is Wilson's.
-        prompt_tokens, completion_tokens: mean per request.
-        prefix_positions: virtual positions before each prompt.
-        latency_seconds: median of single requests.
-        machine_seconds_per_request: mean over the batched run: what a request takes of a machine that is kept busy.
-        machine_seconds_per_success, cost_per_success: failures are paid for; None when nothing succeeded or no price is known.
-        training_cost: of the training time at the machine-hour's price.
-        against_reference: None for the reference itself.
-        sample_answers: to the first dev rows.
-    """
-
-    quality: Estimate
-    scores: dict[str, float]
-    successes: int
-    success_rate: Estimate
-    trained_parameters: int
-    artifact_bytes: int
-    prefix_positions: int
-    prompt_tokens: float
-    completion_tokens: float
-    latency_seconds: float
-    training_seconds: float
-    training_memory_bytes: int
-    peak_memory_bytes: int
-    machine_seconds_per_request: float
-    machine_seconds_per_success: float | None
-    cost_per_request: Decimal | None
-    cost_per_success: Decimal | None
-    training_cost: Decimal | None
-    against_reference: Difference | None
-    dtype: str
-    notes: tuple[str, ...]
-    sample_answers: tuple[str, ...]
-
-    @property
-    def prompt_positions(self) -> float:
-        """Mean positions attended before the first answer token: prefix and prompt."""
-        return self.prefix_positions + self.prompt_tokens
-
-
-class ContenderRow(_Frozen):
-    """One line of the table: either what was measured, or why it failed."""
-
-    contender: str
-    measured: Measured | None = None
-    failed: str | None = None
-
-
-class Sample(_Frozen):
-    """A dev row that the report shows the answers to."""
-
-    prompt: str
-    references: tuple[str, ...]
-
-
-class Comparison(_Frozen):
+class Comparison(Frozen):
     """A finished comparison.
 
     Attributes:
         reference: the contender that the others are tested against: the first prefix that ran, else the best.
+        model: the frozen model; with several, all of them, separated by commas.
         rows: in the order asked for; `ranked` gives the table's order.
     """
 
@@ -188,11 +98,20 @@ class _Run:
     scores: dict[str, Score]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Line:
+    """A contender on a model: one line of the table to be."""
+
+    name: str
+    entry: Entry
+    model: str
+
+
 def compare(
     task: Task,
     contenders: Sequence[str] = DEFAULT_CONTENDERS,
     *,
-    model: str = "smollm2",
+    model: str | Sequence[str] = "smollm2",
     budget_seconds: float = 120.0,
     seed: int = 0,
     dev_limit: int | None = None,
@@ -201,14 +120,16 @@ def compare(
     price: Price | None = None,
     clock: ClockName = "wall",
     store_root: Path | None = None,
+    budget_calls: int | None = None,
+    trace_folder: Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> Comparison:
     """Trains what must be trained, measures everything, and puts it side by side.
 
     Args:
         task: what they are compared on; its dev rows judge and never choose anything.
-        contenders: names as in `few-shot:8` or `prefix:NAME`; each is a module in `contenders/`.
-        model: what the engine loads.
+        contenders: names as in `few-shot:8`, `prefix:NAME` or `tot(beam=3)`; each is a module in `contenders/` or a strategy.
+        model: what the engine loads; several make a line each for every contender. `ENGINE:NAME` names the engine too.
         budget_seconds: training time for each contender that trains, on `clock`.
         seed: of every draw: examples, order, resamples, the dev rows under `dev_limit`.
         dev_limit: judge on that many dev rows, drawn with the seed.
@@ -216,6 +137,8 @@ def compare(
         price: without one, cost per success is given in machine seconds only.
         clock: `wall`, or `cpu` for processor seconds (fairer where other work runs on the machine).
         store_root: where named prefixes lie; the default store when absent.
+        budget_calls: calls of the model that a strategy may make for one answer; by default the bound that strategies have anyway.
+        trace_folder: every answer of a strategy leaves its trace here, as `MODEL/STRATEGY/ROW.jsonl`.
         on_progress: told at each step.
 
     Raises:
@@ -223,16 +146,16 @@ def compare(
         RegistryError: a contender that does not exist.
         EvaluationError: a scorer of the task cannot run here.
     """
-    entries = _check(contenders, budget_seconds)
+    lines = _lines(_check(contenders, budget_seconds, budget_calls), (model,) if isinstance(model, str) else tuple(model))
     judged = _limited(task, dev_limit, seed)
     _try_scorers(judged)
     report = on_progress or (lambda stage: None)
     runs: dict[str, _Run] = {}
     failures: dict[str, str] = {}
-    for number, entry in enumerate(entries, start=1):
+    for number, line in enumerate(lines, start=1):
         job = Job(
-            spec=entry.spec,
-            model=model,
+            spec=line.entry.spec,
+            model=line.model,
             dtype=dtype,
             device=device,
             task=judged,
@@ -240,23 +163,40 @@ def compare(
             seed=seed,
             clock=clock,
             store_root=store_root,
+            budget_calls=budget_calls,
+            trace_folder=None if trace_folder is None else trace_folder.absolute() / _as_file(line.model) / _as_file(line.entry.spec),
         )
-        outcome = _in_own_process(job, _staged(report, entry.spec, number, len(entries)))
+        outcome = run_apart(job, _staged(report, line.name, number, len(lines)))
         if isinstance(outcome, str):
-            failures[entry.spec] = outcome
+            failures[line.name] = outcome
             continue
         try:
-            runs[entry.spec] = _Run(spec=entry.spec, finding=outcome, scores=_scores(judged, outcome))
+            runs[line.name] = _Run(spec=line.name, finding=outcome, scores=_scores(judged, outcome))
         except EvaluationError as error:
-            failures[entry.spec] = f"Its answers could not be scored: {error}"
-    return _assemble(judged, entries, runs, failures, model=model, budget_seconds=budget_seconds, seed=seed, clock=clock, price=price)
+            failures[line.name] = f"Its answers could not be scored: {error}"
+    return _assemble(judged, lines, runs, failures, budget_seconds=budget_seconds, seed=seed, clock=clock, price=price)
 
 
-def _check(contenders: Sequence[str], budget_seconds: float) -> list[Entry]:
+def _lines(entries: Sequence[Entry], models: Sequence[str]) -> list[_Line]:
+    if not models or len(set(models)) < len(models):
+        raise ConfigError(f"Name each model once, and at least one; got {', '.join(models) or 'none'}.")
+    several = len(models) > 1
+    return [
+        _Line(name=f"{entry.spec} · {model}" if several else entry.spec, entry=entry, model=model) for model in models for entry in entries
+    ]
+
+
+def _as_file(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.,=_-]+", "-", name).strip("-.")[:100] or "model"
+
+
+def _check(contenders: Sequence[str], budget_seconds: float, budget_calls: int | None) -> list[Entry]:
     if not contenders:
         raise ConfigError("There is nothing to compare: no contender was named. Try zero-shot, few-shot:8 and prefix.")
     if not (math.isfinite(budget_seconds) and budget_seconds > 0):
         raise ConfigError(f"`budget_seconds` must be a positive number of seconds; got {budget_seconds}.")
+    if budget_calls is not None and budget_calls < 1:
+        raise ConfigError(f"`budget_calls` must be 1 or more; got {budget_calls}.")
     entries = [parse(spec) for spec in contenders]
     specs = [entry.spec for entry in entries]
     twice = next((spec for spec in specs if specs.count(spec) > 1), None)
@@ -289,84 +229,36 @@ def _staged(report: OnProgress, spec: str, number: int, of: int) -> Callable[[st
     return lambda doing, done, total: report(Stage(contender=spec, number=number, of=of, doing=doing, done=done, total=total))
 
 
-def _in_own_process(job: Job, progress: Callable[[str, int, int], None]) -> Finding | str:
-    """The finding of a contender's own process, or the reason why there is none."""
-    with tempfile.TemporaryDirectory(prefix="foreword-compare-") as name:
-        folder = Path(name)
-        (folder / JOB_FILE).write_bytes(JOB.dump_json(job))
-        with (folder / "stderr").open("wb") as errors, _child(folder, errors) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                told = json.loads(line)
-                progress(told["stage"], told["done"], told["total"])
-            code = process.wait()
-        written = folder / FINDING_FILE
-        if not written.exists():
-            return _crash(code, folder / "stderr")
-        content = json.loads(written.read_text(encoding="utf-8"))
-    return content["failed"] if "failed" in content else Finding.model_validate(content["finding"])
-
-
-@contextmanager
-def _child(folder: Path, errors: object) -> Iterator[subprocess.Popen[str]]:
-    """The contender's process; ended when the block is left early."""
-    # A new interpreter and not multiprocessing's spawn: that would import the caller's main script again.
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", _CHILD, str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=errors,  # type: ignore[arg-type]
-        text=True,
-        encoding="utf-8",
-        env=environment,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                pipe.close()
-
-
-def _crash(code: int, errors: Path) -> str:
-    """Why a process ended without a word of its own."""
-    if code < 0:
-        name = signal.Signals(-code).name
-        hint = "; most often that means that memory ran out" if name == "SIGKILL" else ""
-        return f"Its process was ended by {name}{hint}."
-    with errors.open(encoding="utf-8", errors="replace") as file:
-        last = [line.rstrip() for line in deque(file, maxlen=ERROR_LINES)]
-    return f"Its process failed with exit code {code}:\n" + "\n".join(last)
-
-
 def _scores(task: Task, finding: Finding) -> dict[str, Score]:
+    """Every scorer's score. A strategy only answers: scorers of log-probabilities are left out for it where the table can do without."""
     outcome = finding.outcome(task)
-    return {name: scorer.get(name).score(outcome) for name in task.scorers}
+    wanted = {task.primary, task.success.scorer}
+    names = [name for name in task.scorers if finding.asked is None or name in wanted or not scorer.needs([name])]
+    return {name: scorer.get(name).score(outcome) for name in names}
 
 
 def _assemble(
     task: Task,
-    entries: Sequence[Entry],
+    lines: Sequence[_Line],
     runs: dict[str, _Run],
     failures: dict[str, str],
     *,
-    model: str,
     budget_seconds: float,
     seed: int,
     clock: ClockName,
     price: Price | None,
 ) -> Comparison:
-    reference = _reference(task, entries, runs)
+    reference = _reference(task, lines, runs)
     differences = _differences(task, runs, reference, seed)
     rows = tuple(
-        ContenderRow(contender=entry.spec, measured=_measured(task, runs[entry.spec], differences.get(entry.spec), price, seed))
-        if entry.spec in runs
-        else ContenderRow(contender=entry.spec, failed=failures[entry.spec])
-        for entry in entries
+        ContenderRow(
+            contender=line.name,
+            model=line.model,
+            strategy=line.entry.key == STRATEGY,
+            measured=_measured(task, runs[line.name], differences.get(line.name), price, seed) if line.name in runs else None,
+            failed=failures.get(line.name),
+        )
+        for line in lines
     )
     any_run = next(iter(runs.values()), None)
     return Comparison(
@@ -375,7 +267,7 @@ def _assemble(
         primary=task.primary,
         higher_is_better=_higher_is_better(task, runs),
         success_rule=f"{task.success.scorer} ≥ {task.success.at_least:g}",
-        model=model,
+        model=", ".join(dict.fromkeys(line.model for line in lines)),
         device="unknown" if any_run is None else any_run.finding.device,
         budget_seconds=budget_seconds,
         clock=clock,
@@ -396,11 +288,11 @@ def _higher_is_better(task: Task, runs: dict[str, _Run]) -> bool:
     return all(run.scores[task.primary].higher_is_better for run in runs.values())
 
 
-def _reference(task: Task, entries: Sequence[Entry], runs: dict[str, _Run]) -> str | None:
+def _reference(task: Task, lines: Sequence[_Line], runs: dict[str, _Run]) -> str | None:
     """The first prefix that ran, else the best of what ran."""
-    for entry in entries:
-        if entry.key == REFERENCE_KEY and entry.spec in runs:
-            return entry.spec
+    for line in lines:
+        if line.entry.key == REFERENCE_KEY and line.name in runs:
+            return line.name
     sign = 1.0 if _higher_is_better(task, runs) else -1.0
     return max(runs, key=lambda spec: sign * runs[spec].scores[task.primary].value, default=None)
 
@@ -444,7 +336,6 @@ def _measured(task: Task, run: _Run, difference: Difference | None, price: Price
     finding, primary, rows = run.finding, run.scores[task.primary], len(task.dev)
     quality = statistics.bootstrap_interval(primary.statistic, rows, seed=seed)
     successes = int(task.successes(run.scores).sum())
-    rate = statistics.wilson_interval(successes, rows)
     paid = [cost_per_request(price, usage, seconds) for usage, seconds in zip(finding.usages(), finding.machine_seconds, strict=True)]
     known = [cost for cost in paid if cost is not None]
     total = sum(known, Decimal(0)) if len(known) == rows else None
@@ -452,7 +343,7 @@ def _measured(task: Task, run: _Run, difference: Difference | None, price: Price
         quality=Estimate(value=primary.value, low=quality.low, high=quality.high),
         scores={name: score.value for name, score in run.scores.items()},
         successes=successes,
-        success_rate=Estimate(value=successes / rows, low=rate.low, high=rate.high),
+        success_rate=_rate(successes, rows),
         trained_parameters=finding.trained_parameters,
         artifact_bytes=finding.artifact_bytes,
         prefix_positions=finding.prefix_positions,
@@ -471,4 +362,43 @@ def _measured(task: Task, run: _Run, difference: Difference | None, price: Price
         dtype=finding.dtype,
         notes=finding.notes,
         sample_answers=finding.answers[:SAMPLE_ROWS],
+        asking=_asking(task, finding, successes),
     )
+
+
+def _asking(task: Task, finding: Finding, successes: int) -> Asking:
+    """What is known of the single answers; a contender that asks once has one for each row, which is all that it could choose."""
+    rows = len(task.dev)
+    if finding.asked is None:
+        rate = _rate(successes, rows)
+        return Asking(first_answer=rate, any_of_k=rate, answers=1.0, calls=1.0, statuses={"answered": rows})
+    first = task.successes({task.success.scorer: _judged(task, [(place, row.first) for place, row in enumerate(finding.asked)])})
+    every = [(place, answer) for place, row in enumerate(finding.asked) for answer in row.each]
+    hits = task.successes({task.success.scorer: _judged(task, every)})
+    reached = {place for (place, _), hit in zip(every, hits, strict=True) if hit}
+    reasons = Counter(row.reason[:REASON_CHARACTERS] for row in finding.asked if row.status != "answered")
+    return Asking(
+        first_answer=_rate(int(first.sum()), rows),
+        any_of_k=_rate(len(reached), rows),
+        answers=fmean(max(1, len(row.candidates)) for row in finding.asked),
+        calls=fmean(row.calls for row in finding.asked),
+        statuses=dict(Counter(row.status for row in finding.asked)),
+        reasons=dict(reasons.most_common(MOST_REASONS)),
+    )
+
+
+def _judged(task: Task, answers: Sequence[tuple[int, str]]) -> Score:
+    """The success scorer's judgement of answers, each to the dev row whose place stands with it."""
+    rows = task.dev.examples
+    outcome = Outcome(
+        answers=tuple(answer for _, answer in answers),
+        references=tuple(rows[place].completions for place, _ in answers),
+        prompts=tuple(rows[place].prompt for place, _ in answers),
+        labels=task.labels,
+    )
+    return scorer.get(task.success.scorer).score(outcome)
+
+
+def _rate(successes: int, rows: int) -> Estimate:
+    interval = statistics.wilson_interval(successes, rows)
+    return Estimate(value=successes / rows, low=interval.low, high=interval.high)

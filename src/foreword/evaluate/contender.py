@@ -5,6 +5,10 @@ A contender module is found by its file name (`few_shot.py` is `few-shot`) and h
     check(argument) -> None            raises ConfigError when what stands after the colon cannot be used
     prepare(context) -> Prepared       trains or assembles whatever it needs, inside the budget
     WEIGHTS_DTYPE = "float32"          optional: the dtype it needs the weights in, whatever was asked for
+    TRAINS = False                     optional: whether it needs an engine that trains or takes a prefix; True where it does not say
+
+Every strategy of `foreword.prompting.strategies` is a contender too, as `strategy:SPEC`; where no contender has its name, `SPEC` alone will
+do: `cot`, `tot(beam=3)`.
 
 This file reaches no torch.
 """
@@ -12,15 +16,17 @@ This file reaches no torch.
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from foreword import registry
-from foreword.errors import ConfigError, EvaluationError
+from foreword.errors import ConfigError, EvaluationError, RegistryError
+from foreword.prompting import strategy
 from foreword.types import Example, Message
 
 if TYPE_CHECKING:
@@ -29,6 +35,9 @@ if TYPE_CHECKING:
     from foreword.prefix.artifact import Prefix
 
 FOLDER = "foreword.evaluate.contenders"
+STRATEGY = "strategy"
+"""The contender that runs a strategy."""
+_NAME = re.compile(r"[a-z][a-z0-9-]*")
 ClockName = Literal["wall", "cpu"]
 Conversations = Callable[[Example], tuple[Message, ...]]
 Note = Callable[[str], None]
@@ -61,6 +70,7 @@ class Context:
         store_root: where named prefixes lie; None is the default store.
         scratch: an empty folder that is removed afterwards.
         report: called with a short line when a new stage of the work begins.
+        budget_calls: calls of the model that one answer may take at most; None is the bound that strategies have anyway.
     """
 
     engine: Any
@@ -72,10 +82,27 @@ class Context:
     store_root: Path | None
     scratch: Path
     report: Note
+    budget_calls: int | None = None
 
     def now(self) -> float:
         """Seconds on the budget's clock."""
         return time.perf_counter() if self.clock == "wall" else time.process_time()
+
+
+class Solver(Protocol):
+    """Answers conversations in a way of its own, with as many calls of the model as that takes."""
+
+    def solve(self, conversations: Sequence[Sequence[Message]], *, take: Callable[[int, strategy.Solved], None]) -> None:
+        """One answer per conversation, all at once; `take` is given each with its conversation's place, as they come."""
+        ...
+
+    def warm_up(self) -> None:
+        """Has the model answer once, unmeasured: its first answer pays for what later ones find ready."""
+        ...
+
+    def close(self) -> None:
+        """Ends what was started for it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +112,7 @@ class Prepared:
     Attributes:
         engine: answers the conversations, with `prefix` before them where there is one.
         conversations: the turns that are sent for an example.
+        solver: answers in place of the engine's own `generate`; closed when everything is measured.
         trained_parameters: numbers that training was free to change.
         artifact_bytes: size of what has to be kept per task (0: nothing but text).
         training_seconds: on the budget's clock.
@@ -93,6 +121,7 @@ class Prepared:
 
     engine: Any
     conversations: Conversations
+    solver: Solver | None = None
     prefix: Prefix | None = None
     trained_parameters: int = 0
     artifact_bytes: int = 0
@@ -104,16 +133,39 @@ def parse(spec: str) -> Entry:
     """Finds the contender that `spec` names and checks its argument, before anything is trained.
 
     Raises:
-        RegistryError: no contender has that name.
+        RegistryError: neither a contender nor a strategy has that name.
         ConfigError: the argument cannot be used.
     """
-    key, colon, rest = spec.strip().partition(":")
+    spec = spec.strip()
+    named = _NAME.match(spec)
+    name = named[0] if named else spec
+    rest = spec[len(name) :]
+    if name in strategy.names() and (rest.startswith("(") or not (rest or name in registry.names(FOLDER))):
+        return _of_strategy(spec, spec)
+    key, colon, rest = spec.partition(":")
     if colon and not rest:
         raise ConfigError(f"`{spec}` ends in a colon with nothing after it. Drop the colon or name what it is for.")
-    module = registry.find(FOLDER, key)
+    if key == STRATEGY and colon:
+        alone = rest.strip() not in registry.names(FOLDER)
+        return _of_strategy(rest.strip() if alone else spec, rest.strip())
+    try:
+        module = registry.find(FOLDER, key)
+    except RegistryError as error:
+        raise RegistryError(f"{error} Strategies: {', '.join(strategy.names())}.") from None
     argument = rest if colon else None
     module.check(argument)
-    return Entry(spec=spec.strip(), key=key, argument=argument, module=module)
+    return Entry(spec=spec, key=key, argument=argument, module=module)
+
+
+def _of_strategy(spec: str, argument: str) -> Entry:
+    module = registry.find(FOLDER, STRATEGY)
+    module.check(argument)
+    return Entry(spec=spec, key=STRATEGY, argument=argument, module=module)
+
+
+def trains(module: ModuleType) -> bool:
+    """Whether the contender needs an engine that can train or take a prefix."""
+    return getattr(module, "TRAINS", True)
 
 
 def no_argument(name: str, argument: str | None) -> None:

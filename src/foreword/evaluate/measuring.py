@@ -23,11 +23,12 @@ from typing import IO, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from foreword import registry
-from foreword.engine import Row
+from foreword.engine import Differentiable, Row
 from foreword.errors import EvaluationError, ForewordError, OutOfMemory
-from foreword.evaluate import scorer
-from foreword.evaluate.contender import ClockName, Context, Prepared, parse
+from foreword.evaluate import engine_name, scorer
+from foreword.evaluate.asked import AskedRow, ask_all
+from foreword.evaluate.contender import ClockName, Context, Prepared, Solver, parse, trains
+from foreword.evaluate.label import label_meant
 from foreword.evaluate.scorer import Outcome
 from foreword.evaluate.task import Task
 from foreword.types import Example, Message, Sampling, Usage
@@ -35,6 +36,8 @@ from foreword.types import Example, Message, Sampling, Usage
 JOB_FILE = "job.json"
 FINDING_FILE = "finding.json"
 LATENCY_ROWS = 10
+SHARE_OF_LATENCY_ROWS = 8
+"""One row in so many is answered alone as well by strategies, which may take a hundred calls for it."""
 ORPHANED = 3
 TARGET_ROWS = 8
 CONTENT_FREE = ("N/A", "", "[MASK]")
@@ -57,6 +60,8 @@ class Job:
     seed: int
     clock: ClockName
     store_root: Path | None
+    budget_calls: int | None = None
+    trace_folder: Path | None = None
 
 
 JOB = TypeAdapter(Job)
@@ -69,6 +74,7 @@ class Finding(BaseModel):
         answers: the text of each dev row's answer, or the label ranked first.
         label_log_probs, prior_log_probs, target_log_probs: as in `Outcome`, where the task's scorers need them.
         prompt_tokens, prefix_positions, completion_tokens: per dev row.
+        asked: of contenders that are strategies, how each dev row was asked; token counts are then those of all calls together.
         machine_seconds: per dev row: the wall time of its batch over the batch's rows.
         latency_seconds: wall times of single requests, one at a time.
         training_memory_bytes, peak_memory_bytes: highest resident memory up to the end of training, and of all; with a GPU,
@@ -95,6 +101,7 @@ class Finding(BaseModel):
     device: str
     dtype: str
     versions: dict[str, str]
+    asked: tuple[AskedRow, ...] | None = None
 
     def outcome(self, task: Task) -> Outcome:
         """What the scorers judge."""
@@ -122,11 +129,13 @@ class _Answers:
     """The part of a finding that comes from answering; fields as in `Finding`."""
 
     answers: tuple[str, ...]
-    label_log_probs: tuple[tuple[float, ...], ...] | None
-    prior_log_probs: tuple[float, ...] | None
+    prompt_tokens: tuple[int, ...]
     completion_tokens: tuple[int, ...]
     machine_seconds: tuple[float, ...]
     latency_seconds: tuple[float, ...]
+    label_log_probs: tuple[tuple[float, ...], ...] | None = None
+    prior_log_probs: tuple[float, ...] | None = None
+    asked: tuple[AskedRow, ...] | None = None
 
 
 def run_job(folder: Path) -> int:
@@ -178,7 +187,12 @@ def run(job: Job, *, scratch: Path, progress: Progress) -> Finding:
     entry = parse(job.spec)
     progress("loading the model", 0, 0)
     dtype = getattr(entry.module, "WEIGHTS_DTYPE", job.dtype)
-    engine = registry.find("foreword.engines", "transformers").load(job.model, dtype=dtype, device=job.device)
+    engine = engine_name.load(job.model, dtype=dtype, device=job.device)
+    if trains(entry.module) and not isinstance(engine, Differentiable):
+        raise EvaluationError(
+            f"`{entry.spec}` needs a model that can be trained or takes a prefix; `{job.model}` only answers. Leave it out, or compare it "
+            "on a model of the `transformers` engine."
+        )
     work = scratch / "work"
     work.mkdir()
     context = Context(
@@ -191,24 +205,24 @@ def run(job: Job, *, scratch: Path, progress: Progress) -> Finding:
         store_root=job.store_root,
         scratch=work,
         report=lambda stage: progress(stage, 0, 0),
+        budget_calls=job.budget_calls,
     )
     progress("preparing", 0, 0)
     prepared = entry.module.prepare(context)
     training_memory = peak_memory()
-    return _finding(prepared, job.task, training_memory=training_memory, progress=progress)
+    return _finding(prepared, job, training_memory=training_memory, progress=progress)
 
 
-def _finding(prepared: Prepared, task: Task, *, training_memory: int, progress: Progress) -> Finding:
+def _finding(prepared: Prepared, job: Job, *, training_memory: int, progress: Progress) -> Finding:
+    task = job.task
     conversations = [prepared.conversations(example) for example in task.dev]
-    by_label = task.kind == "classification"
-    answers = _rank_labels(prepared, task, conversations, progress) if by_label else _generate(prepared, task, conversations, progress)
-    wants_targets = "target_log_probs" in scorer.needs(task.scorers)
+    answers = _answers(prepared, job, conversations, progress)
+    wants_targets = prepared.solver is None and "target_log_probs" in scorer.needs(task.scorers)
     targets = _target_log_probs(prepared, task.dev.examples, conversations, progress) if wants_targets else None
     engine, prefix = prepared.engine, prepared.prefix
     return Finding(
         **{field: getattr(answers, field) for field in _Answers.__slots__},
         target_log_probs=targets,
-        prompt_tokens=tuple(len(_prompt(prepared, conversation)) for conversation in conversations),
         prefix_positions=0 if prefix is None else prefix.positions,
         trained_parameters=prepared.trained_parameters,
         artifact_bytes=prepared.artifact_bytes,
@@ -216,9 +230,41 @@ def _finding(prepared: Prepared, task: Task, *, training_memory: int, progress: 
         training_memory_bytes=training_memory,
         peak_memory_bytes=peak_memory(),
         notes=prepared.notes,
-        device=str(engine.device),
-        dtype=str(engine.dtype).removeprefix("torch."),
+        device=str(getattr(engine, "device", "no device")),
+        dtype=str(getattr(engine, "dtype", "no number format")).removeprefix("torch."),
         versions=_versions(),
+    )
+
+
+def _answers(prepared: Prepared, job: Job, conversations: Sequence[Sequence[Message]], progress: Progress) -> _Answers:
+    task = job.task
+    if prepared.solver is not None:
+        return _solve(prepared.solver, job, conversations, progress)
+    if task.kind == "classification" and isinstance(prepared.engine, Differentiable):
+        return _rank_labels(prepared, task, conversations, progress)
+    return _generate(prepared, task, conversations, progress)
+
+
+def _solve(solver: Solver, job: Job, conversations: Sequence[Sequence[Message]], progress: Progress) -> _Answers:
+    """A strategy's answers; in a classification, the labels that they mean."""
+    try:
+        solver.warm_up()
+        counter = _counter("answering", len(conversations), progress)
+        began = time.perf_counter()
+        rows = ask_all(solver, conversations, labels=job.task.labels, progress=counter, trace_folder=job.trace_folder)
+        seconds = (time.perf_counter() - began) / len(conversations)
+        most = min(LATENCY_ROWS, max(1, len(conversations) // SHARE_OF_LATENCY_ROWS))
+        alone = lambda one: solver.solve([one], take=lambda place, solved: None)  # noqa: E731
+        latency = _latencies(conversations, alone, progress, most=most, warm=True)
+    finally:
+        solver.close()
+    return _Answers(
+        answers=tuple(row.answer for row in rows),
+        prompt_tokens=tuple(row.prompt_tokens for row in rows),
+        completion_tokens=tuple(row.completion_tokens for row in rows),
+        machine_seconds=(seconds,) * len(rows),
+        latency_seconds=latency,
+        asked=tuple(rows),
     )
 
 
@@ -228,10 +274,10 @@ def _generate(prepared: Prepared, task: Task, conversations: Sequence[Sequence[M
     counter = _counter("answering", len(conversations), progress)
     completions = engine.generate(conversations, prefix=prefix, sampling=sampling, progress=counter)
     latency = _latencies(conversations, lambda one: engine.generate([one], prefix=prefix, sampling=sampling), progress)
+    texts = (completion.text for completion in completions)
     return _Answers(
-        answers=tuple(completion.text for completion in completions),
-        label_log_probs=None,
-        prior_log_probs=None,
+        answers=tuple(texts) if task.kind == "generation" else tuple(label_meant(text, task.labels or ()) for text in texts),
+        prompt_tokens=tuple(completion.usage.prompt_tokens for completion in completions),
         completion_tokens=tuple(completion.usage.completion_tokens for completion in completions),
         machine_seconds=tuple(completion.seconds for completion in completions),
         latency_seconds=latency,
@@ -255,6 +301,7 @@ def _rank_labels(prepared: Prepared, task: Task, conversations: Sequence[Sequenc
         answers=tuple(chosen),
         label_log_probs=tuple(tuple(row) for row in log_probs),
         prior_log_probs=tuple(float(value) for value in prior),
+        prompt_tokens=tuple(len(_prompt(prepared, conversation)) for conversation in conversations),
         completion_tokens=tuple(len(engine.answer_ids(label)) for label in chosen),
         machine_seconds=(seconds,) * len(conversations),
         latency_seconds=latency,
@@ -304,11 +351,18 @@ def _prompt(prepared: Prepared, conversation: Sequence[Message]) -> tuple[int, .
     return tuple(prepared.engine.render(conversation, prompt_format=prompt_format))
 
 
-def _latencies(conversations: Sequence[Any], ask: Callable[[Any], object], progress: Progress) -> tuple[float, ...]:
-    """Wall seconds of single requests over a few rows, the same for every contender; one request goes first, unmeasured."""
-    chosen = random.Random(0).sample(list(conversations), min(LATENCY_ROWS, len(conversations)))
+def _latencies(
+    conversations: Sequence[Any], ask: Callable[[Any], object], progress: Progress, *, most: int = LATENCY_ROWS, warm: bool = False
+) -> tuple[float, ...]:
+    """Wall seconds of single requests over a few rows, the same for every contender.
+
+    Args:
+        warm: the model has answered one alone before; else one request goes first, unmeasured.
+    """
+    chosen = random.Random(0).sample(list(conversations), min(most, len(conversations)))
     counter = _counter("measuring latency", len(chosen), progress)
-    ask(chosen[0])
+    if not warm:
+        ask(chosen[0])
     seconds = []
     for conversation in chosen:
         began = time.perf_counter()

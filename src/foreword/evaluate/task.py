@@ -12,6 +12,10 @@ A task folder holds a `task.toml`; every key but `train` and `dev` has a default
     primary = "macro-f1"                   # by kind; the first scorer where that one is not listed
     success = { scorer = "accuracy", at_least = 1.0 }
     max_new_tokens = 16                    # by kind
+    verifier = "json-object"               # none; what strategies may check answers with
+    tools = ["calculator"]                 # none; what strategies may call
+
+Some tasks come with Foreword: `task_source.py` says how they are named.
 """
 
 from __future__ import annotations
@@ -25,14 +29,17 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from foreword import registry
 from foreword.data.dataset import Dataset, Kind
 from foreword.data.hub import SCHEME
 from foreword.data.reading import read
 from foreword.errors import EvaluationError, RegistryError
-from foreword.evaluate import scorer
+from foreword.evaluate import scorer, task_source
 from foreword.evaluate.scorer import Score
+from foreword.prompting import verifier
 
 FILE_NAME = "task.toml"
+TOOLS_FOLDER = "foreword.agent.tools"
 NAMED_TASK_FOLDERS = ("tasks", "examples")
 """Where a task given by name is looked for, under the working folder."""
 
@@ -61,8 +68,10 @@ class TaskFile(BaseModel):
     primary: str | None = None
     success: SuccessRule | None = None
     max_new_tokens: int | None = Field(default=None, ge=1)
+    verifier: str | None = None
+    tools: tuple[str, ...] = ()
 
-    @field_validator("labels", "scorers")
+    @field_validator("labels", "scorers", "tools")
     @classmethod
     def _no_repeats(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if names and len(set(names)) < len(names):
@@ -85,6 +94,8 @@ class Task:
         primary: the scorer that the table is ordered by.
         success: what a successful answer is; cost per successful task counts these.
         max_new_tokens: bound of an answer's length.
+        verifier: key in `foreword.prompting.verifiers`: what strategies may check answers with. It knows no more than their users would.
+        tools: keys in `foreword.agent.tools`: what strategies may call.
 
     Raises:
         EvaluationError: the fields do not fit each other.
@@ -100,6 +111,8 @@ class Task:
     primary: str
     success: SuccessRule
     max_new_tokens: int
+    verifier: str | None = None
+    tools: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for role, data in (("training", self.train), ("dev", self.dev)):
@@ -112,6 +125,15 @@ class Task:
         if missing:
             raise EvaluationError(f"Task `{self.name}` uses the scorer `{missing[0]}`, which is not among `scorers`. Add it there.")
         self._check_scorers()
+        self._check_names(verifier.FOLDER, () if self.verifier is None else (self.verifier,))
+        self._check_names(TOOLS_FOLDER, self.tools)
+
+    def _check_names(self, folder: str, names: tuple[str, ...]) -> None:
+        known = registry.names(folder) if names else ()
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            kind = folder.rsplit(".", 1)[-1]
+            raise EvaluationError(f"Task `{self.name}`: there is no `{unknown[0]}` among {kind}. Known: {', '.join(known)}.")
 
     def _check_scorers(self) -> None:
         try:
@@ -169,6 +191,8 @@ def make_task(
     primary: str | None = None,
     success: SuccessRule | None = None,
     max_new_tokens: int | None = None,
+    verifier: str | None = None,
+    tools: Sequence[str] = (),
 ) -> Task:
     """A task from data in memory; whatever is left out follows from the kind of the training data.
 
@@ -193,18 +217,25 @@ def make_task(
         primary=primary,
         success=success,
         max_new_tokens=max_new_tokens or defaults.max_new_tokens,
+        verifier=verifier,
+        tools=tuple(tools),
     )
 
 
 def load_task(path_or_name: str | os.PathLike[str], *, train: str | os.PathLike[str] | None = None, instruction: str | None = None) -> Task:
     """Reads a task: a folder with a `task.toml`, that file, a name, or one file of dev rows together with `train`.
 
-    A name is looked for as `tasks/NAME` and `examples/NAME` under the working folder.
+    A name is looked for as `tasks/NAME` and `examples/NAME` under the working folder, and then among the tasks that come with Foreword.
 
     Raises:
         EvaluationError: there is no such task, its file is broken, or a data file is missing.
         DataError: rows of the data cannot be used.
     """
+    spec = os.fspath(path_or_name)
+    if _found(spec) is None and task_source.is_one(spec):
+        if train is not None or instruction is not None:
+            raise EvaluationError(f"`{spec}` brings its own training rows and instruction. Leave `train` and `instruction` out.")
+        return task_source.load(spec)
     path = _find(path_or_name)
     if path.name != FILE_NAME:
         if train is None:
@@ -219,18 +250,27 @@ def load_task(path_or_name: str | os.PathLike[str], *, train: str | os.PathLike[
     return _from_file(_parse(path), path.parent)
 
 
-def _find(path_or_name: str | os.PathLike[str]) -> Path:
+def _candidates(path: Path) -> list[Path]:
+    return [path, *(Path(folder) / path for folder in NAMED_TASK_FOLDERS)]
+
+
+def _found(path_or_name: str | os.PathLike[str]) -> Path | None:
     path = Path(path_or_name)
     if path.is_file():
         return path
-    candidates = [path, *(Path(folder) / path for folder in NAMED_TASK_FOLDERS)]
-    for candidate in candidates:
-        if (candidate / FILE_NAME).is_file():
-            return candidate / FILE_NAME
+    return next((candidate / FILE_NAME for candidate in _candidates(path) if (candidate / FILE_NAME).is_file()), None)
+
+
+def _find(path_or_name: str | os.PathLike[str]) -> Path:
+    found = _found(path_or_name)
+    if found is not None:
+        return found
+    candidates = _candidates(Path(path_or_name))
     looked = ", ".join(f"`{candidate / FILE_NAME}`" for candidate in candidates)
     known = sorted({found.parent.name for folder in NAMED_TASK_FOLDERS for found in Path(folder).glob(f"*/{FILE_NAME}")})
     hint = f" Tasks here: {', '.join(known)}." if known else ""
-    raise EvaluationError(f"There is no task `{path_or_name}`: neither a file of that name nor {looked}.{hint}")
+    ours = f" With Foreword come: {', '.join(task_source.names())}."
+    raise EvaluationError(f"There is no task `{path_or_name}`: neither a file of that name nor {looked}.{hint}{ours}")
 
 
 def _parse(path: Path) -> TaskFile:
@@ -265,6 +305,8 @@ def _from_file(settings: TaskFile, folder: Path) -> Task:
         primary=settings.primary,
         success=settings.success,
         max_new_tokens=settings.max_new_tokens,
+        verifier=settings.verifier,
+        tools=settings.tools,
     )
 
 

@@ -11,12 +11,13 @@ import secrets
 import time
 import traceback
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from foreword.gateway.errors import SERVER, Refusal
-from foreword.gateway.service import Service
+from foreword.gateway.metrics import Metrics
+from foreword.gateway.service import Traffic
 
 HEADER = b"x-request-id"
 UNMATCHED = "unmatched"
@@ -29,10 +30,24 @@ access_log = logging.getLogger("foreword.gateway.access")
 logger = logging.getLogger(__name__)
 
 
+class Counted(Protocol):
+    """What is told of requests."""
+
+    @property
+    def metrics(self) -> Metrics:
+        """The server's figures."""
+        ...
+
+    @property
+    def traffic(self) -> Traffic:
+        """Requests under way."""
+        ...
+
+
 class Access:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, *, service: Service, routes: Mapping[Any, str]) -> None:
+    def __init__(self, app: ASGIApp, *, service: Counted, routes: Mapping[Any, str]) -> None:
         """Args: routes: each endpoint's route, as its template reads."""
         self._app = app
         self._service = service

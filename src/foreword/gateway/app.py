@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -19,10 +21,13 @@ from foreword.gateway.errors import ClientGone, Refusal, on_client_gone, on_fore
 from foreword.gateway.gating import Gate
 from foreword.gateway.metrics import Metrics
 from foreword.gateway.naming import Names
+from foreword.gateway.prompts import Prompts
 from foreword.gateway.service import BODY_BYTES, Service
 from foreword.gateway.stands_for import StandIns
+from foreword.gateway.strategies import OFFER, Offer, Strategies
 from foreword.gateway.tenants import AdminKey, Keyring
 from foreword.prefix.store import PrefixStore
+from foreword.prompting.store import PromptStore
 from foreword.retrieval.embedder import Embedder
 
 ROUTES = (
@@ -41,6 +46,11 @@ ROUTES = (
 )
 
 
+def route_names() -> dict[Any, str]:
+    """Each endpoint's route, as its template reads."""
+    return {route.endpoint: route.path.replace(":path", "") for route in ROUTES}
+
+
 def build(
     engine: Serves,
     *,
@@ -51,6 +61,9 @@ def build(
     body_bytes: int = BODY_BYTES,
     substitute: bool = True,
     gate: Embedder | None = None,
+    prompts: PromptStore | None = None,
+    strategies: Offer | None = OFFER,
+    watched: bool = True,
 ) -> Starlette:
     """The application. Its `state.service` is the `Service` that the server drains when it stops.
 
@@ -62,6 +75,9 @@ def build(
         body_bytes: largest body that is read.
         substitute: serve requests to the frozen model from prefixes that stand for their first messages.
         gate: the embedder by which the prefixes' detectors judge requests; None attaches every prefix that is asked for.
+        prompts: where requests' prompts are looked up, anew for each; None refuses requests for one.
+        strategies: what strategies may take and use; None refuses requests for one.
+        watched: count and log requests here; not where an application in front of this one does.
     """
     metrics = Metrics(engine)
     service = Service(
@@ -74,10 +90,13 @@ def build(
         body_bytes=body_bytes,
         stand_ins=StandIns(store) if substitute else None,
         gate=None if gate is None else Gate(gate, metrics),
+        # As many characters as a client could send bytes of itself.
+        prompts=None if prompts is None else Prompts(prompts, most_characters=body_bytes),
+        strategies=None if strategies is None else Strategies(strategies, metrics),
     )
     app = Starlette(
         routes=ROUTES,
-        middleware=[Middleware(Access, service=service, routes={route.endpoint: route.path.replace(":path", "") for route in ROUTES})],
+        middleware=[Middleware(Access, service=service, routes=route_names())] if watched else [],
         exception_handlers={
             Refusal: on_refusal,
             ClientGone: on_client_gone,

@@ -31,11 +31,11 @@ class Bridge:
         self._engine = engine
         self._desk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="foreword-desk")
 
-    async def open(self, requests: Sequence[Request], receive: Receive, *, streamed: bool, shorten: bool = False) -> Pieces:
+    async def open(self, requests: Sequence[Request], receive: Receive | None, *, streamed: bool, shorten: bool = False) -> Pieces:
         """Takes requests on, all or none of them. The caller closes what comes back.
 
         Args:
-            receive: the client's side of the connection, watched for its end.
+            receive: the client's side of the connection, watched for its end; None where somebody else watches it.
             streamed: pieces are wanted as they come, and not only at the end.
             shorten: answers may be as long as is asked for, or as the window leaves behind the prompt of each.
 
@@ -80,10 +80,11 @@ class Pieces:
         self.first_at: float | None = None
         self.delivers = tuple(self._deliver(index) for index in range(count))
 
-    def start(self, tickets: Sequence[Ticket], receive: Receive) -> None:
-        """Begins to watch the client."""
+    def start(self, tickets: Sequence[Ticket], receive: Receive | None) -> None:
+        """Begins to watch the client, where there is one to watch."""
         self._tickets = tickets
-        self._watcher = asyncio.create_task(self._watch(receive))
+        if receive is not None:
+            self._watcher = asyncio.create_task(self._watch(receive))
 
     async def next(self) -> list[tuple[int, Delta]]:
         """Pieces that have come since the last call, each with the number of its request; empty once all are finished.

@@ -13,28 +13,29 @@ from starlette.responses import Response
 from foreword.engine import Request as EngineRequest
 from foreword.errors import PrefixError
 from foreword.gateway.answering import Head, Part, Plan, answer
+from foreword.gateway.conversation import conversation_of
 from foreword.gateway.errors import Refusal
 from foreword.gateway.gating import gated, said
 from foreword.gateway.logprobs import chat_logprobs
 from foreword.gateway.naming import Named
 from foreword.gateway.reading import read
-from foreword.gateway.sampling import sampling_of, seeds
+from foreword.gateway.sampling import most_tokens, sampling_of, seeds
 from foreword.gateway.service import service_of
+from foreword.gateway.solving import answer_by_strategy
+from foreword.gateway.strategies import is_strategy
 from foreword.gateway.wire import (
     ChatAnswer,
     ChatChoice,
     ChatChunk,
     ChatRequest,
     ChunkChoice,
-    InMessage,
     OutDelta,
     OutMessage,
     UsageOut,
 )
-from foreword.types import Delta, Message, Role
+from foreword.types import Delta, Message
 
 _DECODER = msgspec.json.Decoder(ChatRequest)
-_ROLES: dict[str, Role] = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant"}
 
 
 async def chat_completions(request: Request) -> Response:
@@ -43,14 +44,17 @@ async def chat_completions(request: Request) -> Response:
     tenant = service.tenant(request)
     body = await read(request, _DECODER, most_bytes=service.body_bytes)
     _check(body)
-    conversation = to_messages(body.messages)
+    if is_strategy(body.model):
+        return await answer_by_strategy(request, service, body, tenant)
     named = await service.names.named(body.model, tenant)
-    judged = await gated(service.gate, named, (said(conversation),))
-    plan = replace(_plan(body, judged.named[0], conversation), headers=judged.headers)
+    conversation = await conversation_of(service, body, tenant)
+    judged = await gated(service.gate, named, (said(conversation.messages),))
+    plan = replace(_plan(body, judged.named[0], conversation.messages), headers={**conversation.headers, **judged.headers})
     if service.stand_ins is None or named.references:
         return await answer(request, service, plan)
-    for match in await service.stand_ins.matches(body, conversation, tenant):
-        shorter = replace(_plan(body, match.named(body.model), match.rest), headers=match.headers, taken_off=True)
+    for match in await service.stand_ins.matches(conversation.messages, tenant, repetition_penalty=body.repetition_penalty):
+        headers = {**conversation.headers, **match.headers}
+        shorter = replace(_plan(body, match.named(body.model), match.rest), headers=headers, taken_off=True)
         try:
             return await answer(request, service, shorter)
         except PrefixError as error:
@@ -63,8 +67,8 @@ def _plan(body: ChatRequest, named: Named, conversation: tuple[Message, ...]) ->
     count, logprobs = body.n or 1, (body.top_logprobs or 0) if body.logprobs else None
     drawn = seeds(body, count)
 
-    def requests(most_tokens: int) -> list[EngineRequest]:
-        samplings = (sampling_of(body, max_new_tokens=most_tokens, logprobs=logprobs, seed=seed) for seed in drawn)
+    def requests(most: int) -> list[EngineRequest]:
+        samplings = (sampling_of(body, max_new_tokens=most, logprobs=logprobs, seed=seed) for seed in drawn)
         return [EngineRequest(conversation=conversation, prefix=named.files, sampling=sampling) for sampling in samplings]
 
     include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
@@ -73,30 +77,10 @@ def _plan(body: ChatRequest, named: Named, conversation: tuple[Message, ...]) ->
         shape=ChatShape(with_logprobs=logprobs is not None, with_usage=include_usage),
         requests=requests,
         per_prompt=count,
-        most_tokens=_most_tokens(body),
+        most_tokens=most_tokens(body),
         stream=bool(body.stream),
         include_usage=include_usage,
     )
-
-
-def to_messages(turns: Sequence[InMessage]) -> tuple[Message, ...]:
-    """The conversation in Foreword's terms. Raises `Refusal` where the last turn is not the user's."""
-    if turns[-1].role != "user":
-        raise Refusal(
-            400,
-            f"`messages` must end with the user's turn, which is to be answered; it ends with the {turns[-1].role}'s.",
-            code="invalid_value",
-            param=f"messages[{len(turns) - 1}].role",
-        )
-    return tuple(Message(role=_ROLES[turn.role], content=_text(turn, number)) for number, turn in enumerate(turns))
-
-
-def _text(turn: InMessage, number: int) -> str:
-    if turn.content is None:
-        raise Refusal(
-            400, f"`messages[{number}]` has no content. Give it a text.", code="invalid_value", param=f"messages[{number}].content"
-        )
-    return turn.content if isinstance(turn.content, str) else "".join(part.text for part in turn.content)
 
 
 def _check(body: ChatRequest) -> None:
@@ -111,15 +95,6 @@ def _check(body: ChatRequest) -> None:
         raise Refusal(400, "This engine calls no tools. Leave `tool_choice` out.", code="unsupported_parameter", param="tool_choice")
     if body.top_logprobs and not body.logprobs:
         raise Refusal(400, '`top_logprobs` needs `"logprobs": true`.', code="invalid_value", param="top_logprobs")
-
-
-def _most_tokens(body: ChatRequest) -> int | None:
-    given = {length for length in (body.max_tokens, body.max_completion_tokens) if length is not None}
-    if len(given) > 1:
-        raise Refusal(
-            400, "`max_tokens` and `max_completion_tokens` differ. Send one of them.", code="invalid_value", param="max_completion_tokens"
-        )
-    return next(iter(given), None)
 
 
 class ChatShape:

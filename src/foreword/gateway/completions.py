@@ -17,6 +17,7 @@ from foreword.gateway.logprobs import text_logprobs
 from foreword.gateway.reading import read
 from foreword.gateway.sampling import sampling_of, seeds
 from foreword.gateway.service import service_of
+from foreword.gateway.strategies import is_strategy
 from foreword.gateway.wire import MOST_CHOICES, TextAnswer, TextChoice, TextRequest, UsageOut
 from foreword.types import Delta
 
@@ -75,6 +76,10 @@ def to_prompts(body: TextRequest) -> tuple[str, ...]:
 
 
 def _check(body: TextRequest) -> None:
+    if is_strategy(body.model):
+        raise Refusal(
+            400, "Strategies answer conversations. Send this one to `/v1/chat/completions`.", code="unsupported_model", param="model"
+        )
     if body.echo:
         raise Refusal(400, "This server does not send the prompt back. Leave `echo` out.", code="unsupported_parameter", param="echo")
     if body.suffix:

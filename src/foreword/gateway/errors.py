@@ -23,6 +23,7 @@ from foreword.errors import (
     PrefixError,
     PrefixFileError,
     PrefixMismatch,
+    RegistryError,
     ServingError,
     StoreError,
     WindowError,
@@ -40,6 +41,7 @@ _TABLE: tuple[tuple[type[ForewordError], int, str, str], ...] = (
     (ServingError, 503, SERVER, "unavailable"),
     (WindowError, 400, INVALID, "context_length_exceeded"),
     (ConfigError, 400, INVALID, "invalid_value"),
+    (RegistryError, 400, INVALID, "invalid_value"),
     (StoreError, 404, INVALID, "model_not_found"),
     (PrefixMismatch, 422, INVALID, "prefix_mismatch"),
     (PrefixFileError, 503, SERVER, "prefix_unavailable"),
@@ -99,6 +101,11 @@ def refusal_of(error: ForewordError) -> Refusal:
     return Refusal(status, _public(error), kind=kind, code=code, headers=headers)
 
 
+def without_paths(text: str) -> str:
+    """The text with the paths of this machine left out."""
+    return _PATH.sub("(path)", text)
+
+
 def _public(error: ForewordError) -> str:
     """The error's own words where they are about the request; other words where they are about this machine."""
     if isinstance(error, PrefixMismatch):
@@ -108,8 +115,8 @@ def _public(error: ForewordError) -> str:
         return "The file of this prefix is damaged, or is being replaced just now. Choose another prefix; the server's log says more."
     if isinstance(error, StoreError):
         return "There is no such prefix. `GET /v1/models` lists what there is."
-    if isinstance(error, Overloaded | ServingError | WindowError | ConfigError | PrefixError):
-        return _PATH.sub("(path)", str(error))
+    if isinstance(error, Overloaded | ServingError | WindowError | ConfigError | RegistryError | PrefixError):
+        return without_paths(str(error))
     return "The server cannot answer this request. Its log says why, under this answer's x-request-id."
 
 

@@ -23,7 +23,8 @@ _DURATION = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 class Metrics:
     """Figures of one server."""
 
-    def __init__(self, engine: Serves) -> None:
+    def __init__(self, engine: Serves | None) -> None:
+        """Args: engine: None where no model runs in this process."""
         self._registry = CollectorRegistry()
         self._prefixes: set[str] = set()
         self._requests = Counter("foreword_requests", "Requests answered.", ["route", "status"], registry=self._registry)
@@ -36,7 +37,10 @@ class Metrics:
         )
         self._tokens = Counter("foreword_tokens", "Tokens of complete answers.", ["direction", "prefix"], registry=self._registry)
         self._gate = Counter("foreword_gate", "What the gate did with a prefix.", ["prefix", "outcome"], registry=self._registry)
-        self._registry.register(_EngineLoad(engine))
+        self._strategies = Counter("foreword_strategies", "Strategies that ended.", ["strategy", "status"], registry=self._registry)
+        self._calls = Counter("foreword_strategy_calls", "Calls of the model by strategies.", ["strategy"], registry=self._registry)
+        if engine is not None:
+            self._registry.register(_EngineLoad(engine))
 
     def began(self) -> None:
         """A request has come."""
@@ -59,6 +63,15 @@ class Metrics:
     def gated(self, *, label: str, outcome: str) -> None:
         """The gate has decided about a prefix: `attached`, `kept-off`, or `unjudged` where its file has no detector to ask."""
         self._gate.labels(self._bounded(label), outcome).inc()
+
+    def strategy(self, *, key: str, status: str, calls: int) -> None:
+        """A strategy has ended.
+
+        Args:
+            status: as `Solved.status`, `refused` where it could not be asked so, or `cancelled` where nobody waited any more.
+        """
+        self._strategies.labels(key, status).inc()
+        self._calls.labels(key).inc(calls)
 
     def text(self) -> bytes:
         """Everything, in Prometheus's text format."""

@@ -18,13 +18,13 @@ _BODIES = (
 _REASONS = {
     400: "The request is malformed, or asks for what cannot be.",
     401: "The key is missing or not known.",
-    404: "There is no such model, prefix or route for this client.",
+    404: "There is no such model, prefix, strategy, prompt or route for this client.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
     415: "The body is not declared to be JSON.",
-    422: "The prefix does not fit the model.",
+    422: "The prefix does not fit the model, or the strategy ended without an answer.",
     429: "Too many requests wait already; Retry-After says when to come again.",
-    503: "The server is about to stop, or the prefix's file is damaged.",
+    503: "The server is about to stop, or the prefix's or prompt's file is damaged.",
 }
 _BODY_ERRORS = (400, 401, 404, 408, 413, 415, 422, 429, 503)
 _LOOK_ERRORS = (401, 404, 503)
@@ -40,7 +40,8 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "Foreword",
             "version": version("foreword"),
-            "description": "OpenAI's endpoints over one frozen model; `base:prefix` as the model puts a prefix before the prompt.",
+            "description": "OpenAI's endpoints over one frozen model; `base:prefix` as the model puts a prefix before the prompt, "
+            "and `strategy:KEY(MODEL)` has a strategy ask it.",
         },
         "paths": _paths(),
         "components": {
@@ -54,13 +55,13 @@ def document() -> dict[str, Any]:
 
 
 def _paths() -> dict[str, Any]:
-    model = _in_path("model", "`base`, `base:prefix`, `base:prefix@alias` or `base:one+other`.")
+    model = _in_path("model", "`base`, `base:prefix`, `base:prefix@alias`, `base:one+other` or `strategy:KEY(MODEL)`.")
     name = _in_path("name", "`prefix`, `prefix@alias`, `prefix@v3` or `one+other`.")
     return {
         "/v1/chat/completions": {"post": _asks("chat", "Answer a conversation.", "ChatRequest", "ChatAnswer", chunk="ChatChunk")},
         "/v1/completions": {"post": _asks("complete", "Go on from texts.", "TextRequest", "TextAnswer", chunk="TextAnswer")},
         "/v1/models": {"get": _operation("models", "List what can be asked.", "ModelList", _LOOK_ERRORS)},
-        "/v1/models/{model}": {"get": _operation("model", "Look one name up.", "ModelCard", _LOOK_ERRORS, parameters=[model])},
+        "/v1/models/{model}": {"get": _operation("model", "Look one name up.", "ModelCard", (400, *_LOOK_ERRORS), parameters=[model])},
         "/admin/prefixes": {"get": _operation("prefixes", "What the store and the engine hold.", "PrefixList", _LOOK_ERRORS, key="admin")},
         "/admin/prefixes/{name}/load": {
             "post": _operation(

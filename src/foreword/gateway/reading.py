@@ -7,7 +7,8 @@ import re
 from typing import TypeVar
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
+from starlette.types import Receive
 
 from foreword.gateway.errors import ClientGone, Refusal
 
@@ -29,17 +30,22 @@ async def read(request: Request, decoder: msgspec.json.Decoder[Body], *, most_by
         Refusal: 400 bad JSON or a field that cannot be, 408 too slow, 413 too large, 415 not JSON.
         ClientGone: the client left while it was sending.
     """
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            raw = await _bytes(request, most_bytes)
-    except TimeoutError:
-        raise Refusal(408, f"The body did not arrive within {BODY_SECONDS:.0f} seconds. Send it again.", code="timeout") from None
-    except ClientDisconnect:
-        raise ClientGone from None
+    raw = await read_bytes(request.receive, request.headers.get("content-length", ""), most_bytes)
     if not raw and empty is not None:
         return decoder.decode(empty)
-    _check_type(request)
+    check_type(request.headers.get("content-type", ""))
     return decode(decoder, raw)
+
+
+async def read_bytes(receive: Receive, declared: str, most_bytes: int) -> bytes:
+    """The body as it came. Args: declared: the length that the client says. Raises as `read`."""
+    if declared.isdecimal() and int(declared[:20]) > most_bytes:
+        raise _too_large(most_bytes)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _bytes(receive, most_bytes)
+    except TimeoutError:
+        raise Refusal(408, f"The body did not arrive within {BODY_SECONDS:.0f} seconds. Send it again.", code="timeout") from None
 
 
 def decode(decoder: msgspec.json.Decoder[Body], raw: bytes) -> Body:
@@ -54,22 +60,24 @@ def decode(decoder: msgspec.json.Decoder[Body], raw: bytes) -> Body:
         raise Refusal(400, f"The body is not JSON in UTF-8: {error}. Mend it and send it again.", code="invalid_json") from None
 
 
-async def _bytes(request: Request, most: int) -> bytes:
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared[:20]) > most:
-        raise _too_large(most)
-    pieces, total = [], 0
-    async for piece in request.stream():
+async def _bytes(receive: Receive, most: int) -> bytes:
+    pieces, total, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        piece = message.get("body", b"")
         total += len(piece)
         if total > most:
             raise _too_large(most)
         pieces.append(piece)
+        more = message.get("more_body", False)
     return b"".join(pieces)
 
 
-def _check_type(request: Request) -> None:
+def check_type(given: str) -> None:
+    """Raises `Refusal` (415) unless the body is said to be JSON."""
     # A web page can post text/plain to any address without asking first, and JSON it cannot.
-    given = request.headers.get("content-type", "")
     if given.partition(";")[0].strip().lower() != "application/json":
         raise Refusal(
             415, "The body must be JSON: send it with the header `Content-Type: application/json`.", code="unsupported_media_type"

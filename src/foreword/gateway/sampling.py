@@ -47,6 +47,16 @@ def seeds(body: Drawing, count: int) -> list[int]:
     return [(first + index) % _SEEDS for index in range(count)]
 
 
+def most_tokens(body: ChatRequest) -> int | None:
+    """Tokens at most of an answer; None where the client leaves it open. Raises `Refusal` where it says two things."""
+    given = {length for length in (body.max_tokens, body.max_completion_tokens) if length is not None}
+    if len(given) > 1:
+        raise Refusal(
+            400, "`max_tokens` and `max_completion_tokens` differ. Send one of them.", code="invalid_value", param="max_completion_tokens"
+        )
+    return next(iter(given), None)
+
+
 def constraint_of(body: Drawing) -> Constraint | None:
     """What the answer must look like. Raises `Refusal` where a request asks for two things at once."""
     wanted: dict[str, Constraint] = {}

@@ -13,14 +13,15 @@ import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 from granian.constants import Interfaces
 from granian.log import LogLevels
 from granian.server.embed import Server
-from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
 
 from foreword.errors import ConfigError, ServingError
-from foreword.gateway.service import Service
+from foreword.gateway.service import Traffic
 
 BACKLOG = 2048
 MOST_CONNECTIONS = 16_384
@@ -30,6 +31,33 @@ _NO_LOGGING_SETUP = {"incremental": True, "formatters": {}, "handlers": {}, "log
 """Keeps Granian from putting up log handlers of its own."""
 
 logger = logging.getLogger(__name__)
+
+
+class Served(Protocol):
+    """What an application's `state.service` must be, for it to be stopped in good order."""
+
+    @property
+    def traffic(self) -> Traffic:
+        """Counts what is under way."""
+        ...
+
+    async def cut_short(self) -> None:
+        """Ends what is under way."""
+        ...
+
+    async def close(self) -> None:
+        """Ends everything else, once every answer is sent."""
+        ...
+
+
+class Application(Protocol):
+    """An ASGI application with a `state` that holds its `service`."""
+
+    state: Any
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        ...
 
 
 class Stop:
@@ -43,7 +71,7 @@ class Stop:
         (self.hurried if self.asked.is_set() else self.asked).set()
 
 
-def run(app: Starlette, *, host: str, port: int, drain_seconds: float, ready: Callable[[str], None]) -> None:
+def run(app: Application, *, host: str, port: int, drain_seconds: float, ready: Callable[[str], None]) -> None:
     """Serves until a signal comes; for a program's main thread.
 
     Args:
@@ -65,9 +93,9 @@ def run(app: Starlette, *, host: str, port: int, drain_seconds: float, ready: Ca
     asyncio.run(main())
 
 
-async def serve(app: Starlette, *, host: str, port: int, drain_seconds: float, ready: Callable[[str], None], stop: Stop) -> None:
+async def serve(app: Application, *, host: str, port: int, drain_seconds: float, ready: Callable[[str], None], stop: Stop) -> None:
     """Serves until `stop` is asked; as `run` otherwise, in any thread's event loop."""
-    service: Service = app.state.service
+    service: Served = app.state.service
     with _reserved(host, port) as free_port:
         server = Server(
             app,
@@ -97,7 +125,7 @@ async def serve(app: Starlette, *, host: str, port: int, drain_seconds: float, r
         await asyncio.wait_for(serving, STOP_SECONDS)
 
 
-async def _drain(service: Service, stop: Stop, seconds: float) -> None:
+async def _drain(service: Served, stop: Stop, seconds: float) -> None:
     service.traffic.draining = True
     logger.info("stopping; %d requests are under way", service.traffic.in_flight)
     idle, hurried = asyncio.create_task(service.traffic.idle()), asyncio.create_task(stop.hurried.wait())
@@ -105,11 +133,11 @@ async def _drain(service: Service, stop: Stop, seconds: float) -> None:
     hurried.cancel()
     if not idle.done():
         logger.warning("%d requests are cut short", service.traffic.in_flight)
-    await asyncio.to_thread(service.engine.close)
-    # The engine has ended every answer; what is left is to send them.
+    await service.cut_short()
+    # Every answer has ended; what is left is to send them.
     await asyncio.wait({idle}, timeout=STOP_SECONDS)
     idle.cancel()
-    service.bridge.close()
+    await service.close()
 
 
 @contextlib.contextmanager

@@ -13,10 +13,14 @@ from foreword.gateway.bridge import Bridge
 from foreword.gateway.gating import Gate
 from foreword.gateway.metrics import Metrics
 from foreword.gateway.naming import Names
+from foreword.gateway.prompts import Prompts
 from foreword.gateway.stands_for import StandIns
+from foreword.gateway.strategies import Strategies
 from foreword.gateway.tenants import EVERYBODY, AdminKey, Keyring, Tenant
 
 BODY_BYTES = 1 << 20
+TENANT = "foreword.tenant"
+"""Where a request that comes from within this process says whose it is; nothing that a client sends gets there."""
 
 
 class Traffic:
@@ -54,6 +58,8 @@ class Service:
         pinned: what the admin routes have pinned.
         stand_ins: finds prefixes for messages; None where only those count that are asked for.
         gate: keeps prefixes off what is none of their business; None where every prefix that is asked for is attached.
+        prompts: renders stored prompts; None where there are none.
+        strategies: those at work; None where none are offered.
     """
 
     engine: Serves
@@ -67,10 +73,25 @@ class Service:
     pinned: set[tuple[Path, ...]] = field(default_factory=set)
     stand_ins: StandIns | None = None
     gate: Gate | None = None
+    prompts: Prompts | None = None
+    strategies: Strategies | None = None
 
     def tenant(self, request: Request) -> Tenant:
         """Who asks. Raises `Refusal` (401)."""
+        inside: Tenant | None = request.scope.get(TENANT)
+        if inside is not None:
+            return inside
         return EVERYBODY if self.keys is None else self.keys.tenant(request.headers.get("authorization"))
+
+    async def cut_short(self) -> None:
+        """Ends what is under way."""
+        if self.strategies is not None:
+            self.strategies.stop()
+        await asyncio.to_thread(self.engine.close)
+
+    async def close(self) -> None:
+        """Ends its own threads, once every answer is sent."""
+        self.bridge.close()
 
 
 def service_of(request: Request) -> Service:

@@ -22,7 +22,6 @@ from foreword.errors import PrefixError
 from foreword.gateway.file_state import State, state_of
 from foreword.gateway.naming import Named
 from foreword.gateway.tenants import Tenant
-from foreword.gateway.wire import ChatRequest
 from foreword.prefix.header import StandsFor, read_header
 from foreword.prefix.stands_for import leading_hashes
 from foreword.prefix.store import PrefixStore, Reference
@@ -98,11 +97,11 @@ class StandIns:
         self._reading: asyncio.Task[None] | None = None
         self._began = self._ended = float("-inf")
 
-    async def matches(self, body: ChatRequest, conversation: Sequence[Message], tenant: Tenant) -> list[Match]:
+    async def matches(self, conversation: Sequence[Message], tenant: Tenant, *, repetition_penalty: float | None) -> list[Match]:
         """Prefixes that this tenant may use in the place of the first messages, the best first; none where the answer could differ."""
         await self._look()
         # A repetition penalty looks at the prompt's tokens, and would miss those in the prefix.
-        if body.repetition_penalty not in (None, 1):
+        if repetition_penalty not in (None, 1):
             return []
         index = self._index
         counts = [count for count in index.counts if _goes_on(conversation[count:])]

@@ -12,6 +12,8 @@ from starlette.types import Receive, Scope, Send
 from foreword.gateway.errors import ClientGone, Refusal
 
 DONE = b"data: [DONE]\n\n"
+KEEP_ALIVE = b""
+"""In the place of a chunk: a comment, which clients leave out, so that nobody on the way takes the connection for dead."""
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +72,6 @@ class EventStream(Response):
 
 
 async def _send(send: Send, chunks: Iterable[bytes], *, end: bytes = b"") -> None:
-    body = b"".join(b"data: %b\n\n" % chunk for chunk in chunks) + end
+    body = b"".join(b"data: %b\n\n" % chunk if chunk else b": keep-alive\n\n" for chunk in chunks) + end
     if body:
         await send({"type": "http.response.body", "body": body, "more_body": True})

@@ -14,6 +14,8 @@ MOST_CHOICES = 128
 MOST_STOPS = 16
 MOST_TOP_LOGPROBS = 20
 MOST_PROMPTS = 128
+MOST_MODEL = 512
+"""Characters of a model's name."""
 
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
@@ -80,7 +82,7 @@ class StreamOptions(Strict, frozen=True, kw_only=True):
 class Drawing(Strict, frozen=True, kw_only=True):
     """What both kinds of request can say about how answers are drawn."""
 
-    model: Annotated[str, Meta(min_length=1, max_length=512)]
+    model: Annotated[str, Meta(min_length=1, max_length=MOST_MODEL)]
     max_tokens: Count | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
@@ -107,10 +109,22 @@ class Drawing(Strict, frozen=True, kw_only=True):
     service_tier: Any = None
 
 
-class ChatRequest(Drawing, frozen=True, kw_only=True):
-    """The body of `POST /v1/chat/completions`."""
+class PromptCall(Strict, frozen=True, kw_only=True):
+    """A stored prompt, as OpenAI's Responses API asks for one.
 
-    messages: Annotated[list[InMessage], Meta(min_length=1, max_length=4096)]
+    `id` is `name`, `name@alias` or `name@v3`; `version` may stand in the place of what is behind the `@`.
+    """
+
+    id: Annotated[str, Meta(min_length=1, max_length=256)]
+    version: Annotated[str, Meta(min_length=1, max_length=80)] | None = None
+    variables: dict[str, Any] | None = None
+
+
+class ChatRequest(Drawing, frozen=True, kw_only=True):
+    """The body of `POST /v1/chat/completions`. `messages` come after those of `prompt`, and may be absent where these end with the user."""
+
+    messages: Annotated[list[InMessage], Meta(max_length=4096)] = []
+    prompt: PromptCall | None = None
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
@@ -205,14 +219,31 @@ class ChatChoice(Struct, frozen=True, kw_only=True):
     finish_reason: Literal["stop", "length"]
 
 
+class StrategyOut(Struct, frozen=True, kw_only=True):
+    """How a strategy came to its answer.
+
+    `final` is the short answer in it, `candidates` the short answers that it chose from; `reason` says why it ended early, `note` how it
+    ended otherwise.
+    """
+
+    name: str
+    status: Literal["answered", "budget", "failed"]
+    calls: int
+    final: str
+    candidates: list[str]
+    reason: str
+    note: str
+
+
 class ChatAnswer(Struct, frozen=True, kw_only=True):
-    """A chat answer as a whole."""
+    """A chat answer as a whole. `strategy` is there where one was asked for."""
 
     id: str
     created: int
     model: str
     choices: list[ChatChoice]
     usage: UsageOut
+    strategy: StrategyOut | UnsetType = UNSET
     object: Literal["chat.completion"] = "chat.completion"
 
 
@@ -233,13 +264,14 @@ class ChunkChoice(Struct, frozen=True, kw_only=True):
 
 
 class ChatChunk(Struct, frozen=True, kw_only=True):
-    """A piece of a streamed chat answer."""
+    """A piece of a streamed chat answer. `strategy` is in the piece that ends the answer of one."""
 
     id: str
     created: int
     model: str
     choices: list[ChunkChoice]
     usage: UsageOut | UnsetType | None = UNSET
+    strategy: StrategyOut | UnsetType = UNSET
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
 
 

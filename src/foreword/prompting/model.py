@@ -118,7 +118,7 @@ class ServedModel:
         except asyncio.CancelledError:
             submitted.add_done_callback(lambda done: _cancel(done.result()) if not done.cancelled() and done.exception() is None else None)
             raise
-        return _whole(pieces, time.perf_counter() - began, self.name)
+        return whole(pieces, time.perf_counter() - began, self.name)
 
 
 class GeneratedModel:
@@ -151,7 +151,8 @@ def _cancel(ticket: Ticket) -> None:
     ticket.cancel()
 
 
-def _whole(pieces: Sequence[Delta], seconds: float, name: str) -> Completion:
+def whole(pieces: Sequence[Delta], seconds: float, name: str) -> Completion:
+    """The answer that a model's pieces make. Raises `ServingError` where it was cut off."""
     last = pieces[-1]
     if last.finish_reason in ("error", "cancelled", None) or last.usage is None:
         raise ServingError(f"`{name}` gave no whole answer ({last.finish_reason}). The engine's log says why; ask again.")

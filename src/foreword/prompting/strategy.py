@@ -16,6 +16,7 @@ import asyncio
 import hashlib
 import json
 import re
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -37,11 +38,15 @@ from foreword.telemetry.trace import Trace, Tracer
 from foreword.types import Completion, Message, Sampling, Usage
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from foreword.retrieval.embedder import Embedder
 
 FOLDER = "foreword.prompting.strategies"
 SCHEME = "strategy:"
 _CALL = re.compile(r"([a-z][a-z0-9-]*)(?:\((.*)\))?", re.DOTALL)
+_PIECE = re.compile(r'=\s*"(?:[^"\\]|\\.)*(?:"|\Z)|.', re.DOTALL)
+"""A quoted value, or one character."""
 
 Status = Literal["answered", "budget", "failed"]
 
@@ -62,7 +67,7 @@ class Strategy:
 
     def __str__(self) -> str:
         changed = self.settings.model_dump(mode="json", exclude_defaults=True)
-        told = ", ".join(f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in changed.items())
+        told = ", ".join(f"{name}={_as_text(value)}" for name, value in changed.items())
         return f"{self.key}({told})" if told else self.key
 
 
@@ -91,6 +96,28 @@ class Resources:
     verify: Verify | None = None
     tools: Tools = field(default_factory=Tools)
     embedder: Embedder | None = None
+    _vectors: _ShotVectors = field(default_factory=lambda: _ShotVectors(), init=False, repr=False, compare=False)
+
+    def shot_vectors(self) -> np.ndarray:
+        """Vectors S D of the examples' questions, made once. Safe from several threads. Raises `ConfigError` without an embedder."""
+        if self.embedder is None:
+            raise ConfigError("The examples cannot be compared: there is no embedder. Give the resources one.")
+        return self._vectors.of(self.embedder, self.shots)
+
+
+class _ShotVectors:
+    """The vectors of one set of examples."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: np.ndarray | None = None
+
+    def of(self, embedder: Embedder, shots: Sequence[Shot]) -> np.ndarray:
+        """Vectors S D; those who come while they are being made wait."""
+        with self._lock:
+            if self._made is None:
+                self._made = embedder.embed([shot.user for shot in shots])
+            return self._made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +220,8 @@ class Run:
         self._check_budget()
         asked = tuple(conversation)
         sampling = replace(self.sampling, **{"seed": self._seed(asked), **changes})
-        with self.tracer.span("call", self.model.name, {"purpose": purpose}) as span:
+        prompt = [{"role": message.role, "content": message.content} for message in asked]
+        with self.tracer.span("call", self.model.name, {"purpose": purpose, "prompt": prompt}) as span:
             self._enter()
             try:
                 async with asyncio.timeout(self._seconds_left()):
@@ -205,7 +233,6 @@ class Run:
             usage = completion.usage
             self._account(completion)
             span.set(
-                prompt=[{"role": message.role, "content": message.content} for message in asked],
                 text=completion.text,
                 prompt_tokens=usage.prompt_tokens,
                 prefix_positions=usage.prefix_positions,
@@ -213,6 +240,26 @@ class Run:
                 finish_reason=completion.finish_reason,
             )
         return completion
+
+    def left(self) -> Budget:
+        """What is left of the budget now: the budget of work that is paid from this run's (see `charge`)."""
+        budget, paid = self.budget, self.cost or Decimal(0)
+        return Budget(
+            calls=None if budget.calls is None else max(0, budget.calls - self.calls),
+            tokens=None if budget.tokens is None else max(0, budget.tokens - self.tokens),
+            money=None if budget.money is None else max(Decimal(0), budget.money - paid),
+            seconds=self._seconds_left(),
+        )
+
+    def charge(self, other: Run) -> None:
+        """Adds what another run took that was paid from this one's budget; its cost is unknown where the other's is."""
+        self.calls += other.calls
+        self.prompt_tokens += other.prompt_tokens
+        self.completion_tokens += other.completion_tokens
+        self.prefix_positions += other.prefix_positions
+        self.model_seconds += other.model_seconds
+        if other.calls:
+            self.cost = None if self.cost is None or other.cost is None else self.cost + other.cost
 
     async def ask_several(
         self, conversation: Sequence[Message], count: int, *, purpose: str = "answer", **changes: Any
@@ -327,7 +374,7 @@ def names() -> tuple[str, ...]:
     return registry.names(FOLDER)
 
 
-def get(key: str, **settings: Any) -> Strategy:
+def get(key: str, /, **settings: Any) -> Strategy:
     """The strategy called `key`.
 
     Raises:
@@ -366,15 +413,15 @@ def parse_with_model(text: str) -> tuple[Strategy, str]:
 
 
 def split_list(text: str) -> tuple[str, ...]:
-    """The parts of a list that commas separate, those within parentheses left alone: `cot,tot(beam=3, depth=2)` has two."""
+    """The parts of a list that commas separate, except within parentheses or a quoted value: `cot,tot(beam=3, depth=2)` has two."""
     parts, depth, part = [], 0, ""
-    for character in text:
-        depth += (character in "([{") - (character in ")]}")
-        if character == "," and depth <= 0:
+    for piece in _PIECE.findall(text):
+        depth += (piece in "([{") - (piece in ")]}")
+        if piece == "," and depth <= 0:
             parts.append(part)
             part = ""
         else:
-            part += character
+            part += piece
     return tuple(stripped for piece in (*parts, part) if (stripped := piece.strip()))
 
 
@@ -396,6 +443,13 @@ def _with_settings(key: str, arguments: str) -> tuple[Strategy, list[str]]:
         else:
             rest.append(part)
     return get(key, **settings), rest
+
+
+def _as_text(value: Any) -> str:
+    """A setting as `parse` reads it: a plain text as it is, quoted where it would be read as something else."""
+    if isinstance(value, str) and re.fullmatch(r"[^\s\"(),=\[\]{}]([^\"(),\[\]{}]*[^\s\"(),\[\]{}])?", value) and _value(value) == value:
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _value(text: str) -> Any:

@@ -67,12 +67,14 @@ class Template(_Strict):
         messages: in their order.
         variables: values of those variables that need not be given.
         examples: turns of their own, before the last message of the user; after all messages where none is the user's.
+        evidence: what was measured when a program made this version; it changes nothing in what the prompt says.
     """
 
     name: str
     messages: Annotated[tuple[Turn, ...], Field(min_length=1, max_length=MOST_MESSAGES)]
     variables: dict[str, JsonValue] = Field(default_factory=dict)
     examples: Annotated[tuple[Shot, ...], Field(max_length=MOST_MESSAGES)] = ()
+    evidence: dict[str, JsonValue] | None = None
 
     @field_validator("name")
     @classmethod

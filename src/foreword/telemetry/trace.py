@@ -150,6 +150,7 @@ class Tracer:
             yield span
         except Exception as error:
             span.failed(str(error) or type(error).__name__)
+            span.set(error=type(error).__name__)
             raise
         except BaseException:
             span.status = "cancelled"

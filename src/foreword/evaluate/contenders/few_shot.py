@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from foreword.engine import TakesPrefix
 from foreword.errors import WindowError
 from foreword.evaluate.contender import Context, Prepared, balanced_sample, count_argument, with_instruction
 from foreword.types import Example, Message
 
 DEFAULT_SHOTS = 8
+TRAINS = False
 
 
 def check(argument: str | None) -> None:
@@ -34,12 +36,13 @@ def prepare(context: Context) -> Prepared:
     def conversations(example: Example) -> tuple[Message, ...]:
         return _conversation(task.instruction, shots, example)
 
-    longest = max(len(context.engine.render(conversations(example))) for example in task.dev)
-    if longest + task.max_new_tokens > context.engine.window:
-        raise WindowError(
-            f"{count} examples and the longest dev input take {longest} tokens; with {task.max_new_tokens} for the answer that is more "
-            f"than the window of {context.engine.window}. Ask for fewer examples, e.g. `few-shot:{max(1, count // 2)}`."
-        )
+    if isinstance(context.engine, TakesPrefix):
+        longest = max(len(context.engine.render(conversations(example))) for example in task.dev)
+        if longest + task.max_new_tokens > context.engine.window:
+            raise WindowError(
+                f"{count} examples and the longest dev input take {longest} tokens; with {task.max_new_tokens} for the answer that is more "
+                f"than the window of {context.engine.window}. Ask for fewer examples, e.g. `few-shot:{max(1, count // 2)}`."
+            )
     return Prepared(engine=context.engine, conversations=conversations, notes=(f"{len(shots)} examples drawn with seed {context.seed}",))
 
 

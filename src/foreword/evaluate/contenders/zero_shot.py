@@ -6,6 +6,8 @@ from functools import partial
 
 from foreword.evaluate.contender import Context, Prepared, no_argument, with_instruction
 
+TRAINS = False
+
 
 def check(argument: str | None) -> None:
     """Raises ConfigError when there is an argument."""

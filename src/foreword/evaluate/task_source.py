@@ -1,0 +1,84 @@
+"""Reference tasks: tasks that come with Foreword, made by a module each in `tasks/`. A task's name is the module's file name.
+
+    class Settings(SourceSettings)                  its settings, each with a default
+    def load(argument, settings) -> Task            argument: what stands after the colon, None when nothing does
+
+As text a reference task reads `KEY`, `KEY:ARGUMENT`, or with settings `reasoning-gym:chain_sum(rows=50, max_terms=3)`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from foreword import registry
+from foreword.errors import EvaluationError
+from foreword.prompting.strategy import split_list
+
+if TYPE_CHECKING:
+    from foreword.evaluate.task import Task
+
+FOLDER = "foreword.evaluate.tasks"
+_SPEC = re.compile(r"([a-z][a-z0-9-]*)(?::(.*?))?(?:\((\s*(?:[a-z][a-z0-9_]*\s*=.*)?)\))?", re.DOTALL)
+
+
+class SourceSettings(BaseModel):
+    """Base of every reference task's `Settings`: unknown names are refused.
+
+    Attributes:
+        rows: dev rows that are made or taken at most.
+        train_rows: training rows likewise.
+        seed: of everything that is drawn.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    rows: int = Field(default=100, ge=1, le=100_000)
+    train_rows: int = Field(default=100, ge=1, le=100_000)
+    seed: int = Field(default=0, ge=0)
+
+
+def names() -> tuple[str, ...]:
+    """The keys of all reference tasks."""
+    return registry.names(FOLDER)
+
+
+def is_one(spec: str) -> bool:
+    """Whether a text names a reference task, rightly or wrongly told."""
+    found = re.match(r"[a-z][a-z0-9-]*(?=[:(]|$)", spec)
+    return found is not None and found[0] in names()
+
+
+def load(spec: str) -> Task:
+    """The reference task that a text means.
+
+    Raises:
+        RegistryError: there is none of that name.
+        EvaluationError: a setting cannot be used, data are missing, or a package is not installed.
+        DataError: rows of the data cannot be used.
+    """
+    found = _SPEC.fullmatch(spec.strip())
+    if found is None:
+        raise EvaluationError(f"`{spec[:120]}` is no task. Write a name, with settings such as `reasoning-gym:chain_sum(rows=50)`.")
+    key, argument, told = found[1], found[2], found[3] or ""
+    if argument == "":
+        raise EvaluationError(f"`{spec[:120]}` has nothing after its colon. Drop the colon, or name what it is for.")
+    module = registry.find(FOLDER, key)
+    try:
+        settings = module.Settings(**dict(_setting(part) for part in split_list(told)))
+    except ValidationError as error:
+        problems = "; ".join(f"`{'.'.join(map(str, part['loc']))}`: {part['msg']}" for part in error.errors(include_url=False))
+        known = ", ".join(module.Settings.model_fields)
+        raise EvaluationError(f"The task `{key}` cannot be set so: {problems}. Its settings: {known}.") from None
+    return module.load(argument, settings)
+
+
+def _setting(part: str) -> tuple[str, Any]:
+    name, _, value = part.partition("=")
+    try:
+        return name.strip().replace("-", "_"), json.loads(value)
+    except (ValueError, RecursionError):
+        return name.strip().replace("-", "_"), value.strip()

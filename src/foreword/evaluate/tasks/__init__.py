@@ -1,0 +1,1 @@
+"""Reference tasks, one file each; see `foreword.evaluate.task_source`."""

@@ -1,0 +1,172 @@
+"""The model in this process as a target of the path: requests go to its own application as they would over a socket, without one.
+
+So a model that runs here has everything that `foreword serve` has without a path: prefixes by name, gates, stored prompts, strategies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+from starlette.types import ASGIApp
+
+from foreword.cost.rates import Consumed
+from foreword.gateway.passage import Call, Event, Reply, TargetError
+from foreword.gateway.path_settings import ModelSettings
+from foreword.gateway.path_wire import CHUNK, REPLY
+from foreword.gateway.service import TENANT
+from foreword.gateway.streaming import DONE
+from foreword.gateway.upstream import consumed_of, event_of, outgoing, wants_usage
+
+CHAT = "/v1/chat/completions"
+_END = b"\n\n"
+_PASSED_ON = (b"foreword-prefix", b"foreword-prompt", b"foreword-strategy", b"foreword-calls", b"foreword-status")
+
+
+class Embedded:
+    """Meets `Target`."""
+
+    def __init__(self, name: str, settings: ModelSettings, app: ASGIApp) -> None:
+        """Args: app: answers chat requests under the model's own name, `settings.model`."""
+        self.name = name
+        self._settings, self._app = settings, app
+
+    async def complete(self, call: Call) -> Reply:
+        """A whole answer; see `Target`."""
+        began = time.perf_counter()
+        exchange = _Exchange(self._app, call, msgspec.json.encode(outgoing(call.request, call.model, self._settings, stream=False)))
+        try:
+            async with asyncio.timeout(call.seconds):
+                raw = b"".join([piece async for piece in exchange.pieces()])
+        except TimeoutError:
+            raise TargetError(f"`{self.name}` took longer than {call.seconds:.0f} seconds.", status="timeout") from None
+        finally:
+            exchange.close()
+        self._check(exchange, raw)
+        body = REPLY.decode(raw)
+        choice = body.choices[0]
+        return Reply(
+            model=call.model,
+            body=raw,
+            text=choice.message.content if isinstance(choice.message.content, str) else "",
+            finish_reason=choice.finish_reason,
+            consumed=_timed(consumed_of(body.usage), time.perf_counter() - began),
+            tool_calls=bool(choice.message.tool_calls),
+            headers=exchange.told(),
+        )
+
+    async def stream(self, call: Call) -> AsyncIterator[Event]:
+        """An answer piece by piece; see `Target`."""
+        began = time.perf_counter()
+        exchange = _Exchange(self._app, call, msgspec.json.encode(outgoing(call.request, call.model, self._settings, stream=True)))
+        rest, begun = b"", False
+        try:
+            async with asyncio.timeout(call.seconds):
+                async for piece in exchange.pieces():
+                    if exchange.status != 200:
+                        rest += piece
+                        continue
+                    *events, rest = (rest + piece).split(_END)
+                    for event in events:
+                        if event + _END != DONE and event.startswith(b"data:"):
+                            begun = True
+                            yield self._read(event, call, began)
+        except TimeoutError:
+            raise TargetError(f"`{self.name}` took longer than {call.seconds:.0f} seconds.", status="timeout", begun=begun) from None
+        finally:
+            exchange.close()
+        self._check(exchange, rest)
+
+    def _read(self, event: bytes, call: Call, began: float) -> Event:
+        chunk = CHUNK.decode(event.removeprefix(b"data:"))
+        if chunk.error is not None:
+            raise TargetError(f"`{self.name}` failed in the middle of its answer.", status="broken", begun=True)
+        read = event_of(event + _END, chunk, wants_usage=wants_usage(call.request))
+        if read.consumed is None:
+            return read
+        return replace(read, consumed=_timed(read.consumed, time.perf_counter() - began))
+
+    def _check(self, exchange: _Exchange, raw: bytes) -> None:
+        if exchange.status == 200:
+            return
+        words = _words(raw)
+        if exchange.status < 500 and exchange.status not in (408, 429):
+            raise TargetError(words, status="refused", http_status=exchange.status, refusal=words.encode())
+        raise TargetError(f"`{self.name}` cannot answer now.", status="unavailable", http_status=exchange.status)
+
+
+class _Exchange:
+    """One request to an ASGI application, in a task of its own."""
+
+    def __init__(self, app: ASGIApp, call: Call, body: bytes) -> None:
+        self.status = 0
+        self.headers: dict[bytes, bytes] = {}
+        self._body: bytes | None = body
+        self._left = asyncio.Event()
+        self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
+        scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
+            "scheme": "http",
+            "path": CHAT,
+            "raw_path": CHAT.encode(),
+            "root_path": "",
+            "query_string": b"",
+            "headers": [(b"content-type", b"application/json"), (b"x-request-id", call.request_id.encode())],
+            "client": None,
+            "server": None,
+            TENANT: call.tenant,
+        }
+        self._task = asyncio.ensure_future(self._run(app, scope))
+
+    def told(self) -> tuple[tuple[str, str], ...]:
+        """Headers of the answer that the client should see too."""
+        return tuple((name.decode("latin-1"), self.headers[name].decode("latin-1")) for name in _PASSED_ON if name in self.headers)
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The answer's body as it comes; `status` and `headers` are set before the first piece."""
+        while (piece := await self._pieces.get()) is not None:
+            yield piece
+        await self._task
+
+    def close(self) -> None:
+        """Gives the request up where it is not finished, as a client does that leaves."""
+        self._left.set()
+
+    async def _run(self, app: ASGIApp, scope: dict[str, Any]) -> None:
+        try:
+            await app(scope, self._receive, self._send)
+        finally:
+            self._pieces.put_nowait(None)
+
+    async def _receive(self) -> dict[str, Any]:
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        await self._left.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.status, self.headers = message["status"], dict(message["headers"])
+        elif message.get("body"):
+            self._pieces.put_nowait(message["body"])
+
+
+def _timed(consumed: Consumed | None, seconds: float) -> Consumed | None:
+    """An own machine is paid by its time; that of requests that are computed together is counted for each of them."""
+    return None if consumed is None else replace(consumed, machine_seconds=seconds)
+
+
+def _words(raw: bytes) -> str:
+    try:
+        error = msgspec.json.decode(raw).get("error", {})
+        return str(error.get("message") or "The model does not take this request.")
+    except (msgspec.MsgspecError, AttributeError):
+        return "The model does not take this request."

@@ -1,0 +1,1 @@
+"""The stages of the path, one file each; see `foreword.gateway.stage`."""

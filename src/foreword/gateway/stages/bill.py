@@ -1,0 +1,133 @@
+"""`bill`: what the request cost, line by line, to the ledger and to the client; and what the levers spared.
+
+Every attempt is paid for, those that failed included, where its model says what it took. A price that nobody knows is told once for each
+model, and makes the request unpriced: it is never counted as free.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from decimal import Decimal
+
+from foreword.cost.ledger import Entry, Ledger, Line, Saving, total
+from foreword.cost.rates import Consumed, PriceTable
+from foreword.gateway.passage import Attempt, Passage
+from foreword.gateway.path_settings import PathSettings
+from foreword.gateway.stage import Next, Parts, Stage
+
+UNPRICED = "unpriced"
+_STAGES = {"judge": "check", "summary": "assemble"}
+"""Which stage an attempt is paid for, where that is not `infer`."""
+
+logger = logging.getLogger(__name__)
+
+
+def make(parts: Parts) -> Stage:
+    """The stage."""
+    bills = Bills(parts.settings, parts.prices)
+    alerted: set[str] = set()
+
+    async def bill(passage: Passage) -> Next:
+        bills.price(passage)
+        _alert(passage, alerted)
+        amount = total(passage.lines)
+        passage.told["foreword-cost"] = UNPRICED if amount is None else format(amount, "f")
+        if parts.ledger is not None:
+            parts.ledger.record(entry_of(passage))
+            if parts.settings.store.durable:
+                await _flushed(parts.ledger)
+        return Next.ON
+
+    return bill
+
+
+class Bills:
+    """Prices by the configuration and the price list."""
+
+    def __init__(self, settings: PathSettings, prices: PriceTable) -> None:
+        self._settings, self._prices = settings, prices
+
+    def price(self, passage: Passage) -> None:
+        """Adds a line for every attempt, and what the chosen tier spared against the dearest one."""
+        passage.lines.extend(line for attempt in passage.attempts if (line := self.line(attempt, passage)) is not None)
+        passage.attempts.clear()
+        paid = total(passage.lines)
+        spared = passage.baseline is not None and paid is not None and passage.baseline - paid
+        if spared and spared > 0:
+            lever = "cache" if passage.cache in ("exact", "semantic", "stale") else "route"
+            passage.savings.append(Saving(lever=lever, amount=spared))
+
+    def line(self, attempt: Attempt, passage: Passage) -> Line | None:
+        """What an attempt is paid; None where it took nothing."""
+        consumed = attempt.consumed
+        if consumed is None:
+            return None
+        stage = _STAGES.get(attempt.why, "infer")
+        name = attempt.model.partition(":")[0]
+        settings = self._settings.models[name]
+        rates = self._prices.rates(settings.model, provider=settings.provider, when=passage.at, name=name)
+        charges = None if rates is None else rates.charges(consumed)
+        return Line(
+            stage=stage,
+            model=attempt.model,
+            charges=charges,
+            priced_by="" if rates is None else rates.source,
+            consumed=_counts(consumed),
+        )
+
+    def cost(self, model: str, consumed: Consumed, passage: Passage) -> Decimal | None:
+        """What a call of `model` would cost; None where nobody knows."""
+        line = self.line(Attempt(model=model, why="first", status="answered", seconds=0.0, consumed=consumed), passage)
+        return None if line is None else total([line])
+
+
+def entry_of(passage: Passage) -> Entry:
+    """The ledger's entry of a passage that has ended."""
+    return Entry(
+        id=passage.id,
+        at=passage.at,
+        tenant=passage.tenant.name,
+        user=passage.user,
+        task_type=passage.task.name,
+        asked_model=passage.asked.model,
+        model=passage.model,
+        prompt=passage.prompt,
+        prefix=passage.prefix,
+        status=passage.status,
+        success=passage.success,
+        score=passage.score,
+        cache=passage.cache,
+        escalated=passage.escalated,
+        retries=passage.retries,
+        fallbacks=passage.fallbacks,
+        degraded=", ".join(passage.degraded),
+        seconds=time.perf_counter() - passage.began,
+        first_token_seconds=passage.first_token,
+        lines=tuple(passage.lines),
+        savings=tuple(passage.savings),
+    )
+
+
+def _alert(passage: Passage, alerted: set[str]) -> None:
+    for line in passage.lines:
+        if line.charges is None and line.model not in alerted:
+            alerted.add(line.model)
+            logger.warning("model %s is unpriced: give it a `price`, or a `provider` whose list has it", line.model)
+
+
+async def _flushed(ledger: Ledger) -> None:
+    import asyncio
+
+    await asyncio.to_thread(ledger.flush)
+
+
+def _counts(consumed: Consumed) -> tuple[tuple[str, float], ...]:
+    counts = {
+        "input": consumed.input_tokens,
+        "cache-read": consumed.cache_read_tokens,
+        "cache-write": consumed.cache_write_tokens,
+        "output": consumed.output_tokens,
+        "reasoning": consumed.reasoning_tokens,
+    }
+    return tuple((meter, float(count)) for meter, count in counts.items() if count)
