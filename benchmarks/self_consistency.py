@@ -94,7 +94,7 @@ def _measured(data: Path, size: Size) -> Iterator[dict[str, Any]]:
     recorded = asyncio.run(_record(data, size))
     seconds = time.perf_counter() - began
     if size is FULL:
-        _write(recorded)
+        write(RECORDED, recorded)
     yield figures(recorded) | {"recording_seconds": seconds}
 
 
@@ -110,7 +110,8 @@ def read(path: Path) -> dict[str, list[Recorded]]:
     return {name: [Recorded(votes=tuple(row["votes"]), right=row["right"]) for row in rows] for name, rows in content["tasks"].items()}
 
 
-def _write(recorded: dict[str, list[Recorded]]) -> None:
+def write(path: Path, recorded: dict[str, list[Recorded]]) -> None:
+    """Writes what was recorded, a line for each question, in place of what was there."""
     rows = {
         name: ",\n".join(f'   {{"right": {json.dumps(row.right)}, "votes": {json.dumps(row.votes)}}}' for row in rows)
         for name, rows in recorded.items()
@@ -118,9 +119,9 @@ def _write(recorded: dict[str, list[Recorded]]) -> None:
     tasks = ",\n".join(f"  {json.dumps(name)}: [\n{text}\n  ]" for name, text in rows.items())
     about = {"model": "smollm2", "temperature": TEMPERATURE, "samples": SAMPLES}
     content = f'{{\n "about": {json.dumps(about)},\n "tasks": {{\n{tasks}\n }}\n}}\n'
-    part = RECORDED.with_suffix(".part")
+    part = path.with_suffix(".part")
     part.write_text(content, encoding="utf-8")
-    part.replace(RECORDED)
+    part.replace(path)
 
 
 # Replaying

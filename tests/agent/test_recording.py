@@ -207,3 +207,13 @@ def test_every_step_can_be_told(tmp_path: Path):
     assert all(told)
     assert any(line.startswith("double {") and "→" in line for line in told)
     assert any("recalled: Doubling is done with a tool." in line for line in told)
+
+
+def test_halves_of_characters_do_not_keep_work_from_being_written(tmp_path: Path):
+    tool = a_tool("odd", lambda arguments: "half \ud800" + arguments.get("x", ""))
+    worker = Worker(agent=Agent(model=Says(final("4")), name="counter"), description="Counts.")
+    said = [call("odd", '{"x": "\\ud800"}'), call("delegate", '{"worker": "counter", "task": "half \\ud800"}'), final("done")]
+    boss = Agent(model=Says(*said), name="boss", tools=Tools.of([tool]))
+    found = written(done(Supervised(supervisor=boss, workers=(worker,)).run("Half a \ud800 character.")), tmp_path)
+    assert found.header.status == "goal-met" and found.header.goal == "Half a ? character."
+    assert done(recording.again(found)).same

@@ -11,7 +11,9 @@ from foreword.agent.agent import Agent, AgentBudget, Event
 from foreword.agent.team import Debate, Supervised, Worker
 from foreword.cost.prices import Price
 from foreword.errors import ConfigError, ServingError
+from foreword.prompting.strategy import Budget, Run
 from foreword.prompting.tool import Tools
+from foreword.types import Message
 
 double = a_tool("double", lambda arguments: str(2 * arguments["x"]))
 
@@ -168,3 +170,16 @@ def test_those_who_watch_hear_the_messages():
     heard: list[Event] = []
     done(Debate(peers=(peer("anna", "Answer: 1"), peer("ben", "Answer: 1")), watch=heard.append).run("Go."))
     assert [event.agent for event in heard] == ["anna", "ben", "debate"]
+
+
+def test_what_is_left_and_what_was_paid():
+    model = Says("one two three")
+    payer = Run(model, budget=Budget(calls=5, tokens=100, seconds=60.0), price=Price(input_per_million=1, output_per_million=1))
+    other = Run(model, budget=payer.left(), price=Price(input_per_million=1, output_per_million=1))
+    done(other.ask((Message(role="user", content="Go on."),)))
+    payer.charge(other)
+    assert (payer.calls, payer.tokens, payer.cost) == (1, 5, other.cost)
+    left = payer.left()
+    assert (left.calls, left.tokens, left.money) == (4, 95, None) and left.seconds is not None and 0 < left.seconds <= 60
+    payer.charge(Run(model))
+    assert payer.cost == other.cost

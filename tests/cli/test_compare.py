@@ -12,7 +12,10 @@ from rich.console import Console
 
 from foreword.api import compile_text, load
 from foreword.cli._comparison import show_answers, show_comparison
+from foreword.cli.compare import prepare, with_all
+from foreword.errors import ModelError
 from foreword.evaluate.comparison import Comparison
+from foreword.evaluate.task import load_task
 from foreword.prefix.store import PrefixStore
 
 
@@ -66,6 +69,9 @@ def shown(comparison: Comparison, width: int) -> str:
         (("--strategies", "prefix:nope"), "No prefix is named `nope`"),
         (("--budget", "0s"), "is no time above zero"),
         (("--limit", "0"), "--limit"),
+        (("--strategies", "cot(steps=9)"), "Strategy `cot` cannot be set so"),
+        (("--models", "smollm2,smollm2"), "each model once"),
+        (("--budget-calls", "0"), "--budget-calls"),
         (("--price-per-million-input", "1"), "`output_per_million` is missing"),
         (("--device", "toaster"), "There is no device `toaster`"),
         (("--train", "train.jsonl"), "says itself what its training rows"),
@@ -92,3 +98,34 @@ def test_a_report_that_cannot_be_written_comes_after_the_table(foreword: Any, ta
     assert result.exit_code == 2
     assert "zero-shot" in result.stdout and "cannot be written" in result.stderr
     assert json.loads(foreword("compare", *words, "--json").stdout)["dev_rows"] == 2
+
+
+@pytest.mark.slow
+def test_strategies_on_a_reference_task(foreword: Any, tmp_path: Path):
+    words = ("--task", "game24(rows=3, train_rows=3)", "--models", "scripted:arithmetic", "--trace", tmp_path / "traces")
+    strategies = "zero-shot, self-consistency(n=3)"
+    result = foreword("compare", *words, "--strategies", strategies, "--html", tmp_path / "x.html", "--json")
+    assert result.exit_code == 0, result.stderr
+    comparison = Comparison.model_validate_json(result.stdout)
+    assert [row.contender for row in comparison.rows] == ["zero-shot", "self-consistency(n=3)"]
+    assert [row.strategy for row in comparison.rows] == [False, True]
+    assert len(list((tmp_path / "traces").rglob("*.jsonl"))) == 3
+    wide = shown(comparison, 250)
+    for title in ("first", "any of k", "calls", "tokens", "ended", "cost/success", "all answered"):
+        assert title in wide
+    assert "Training budget" not in wide
+    assert "cost per success" in (tmp_path / "x.html").read_text()
+
+
+def test_all_is_what_needs_no_training(tmp_path: Path):
+    task = load_task("game24(rows=2, train_rows=2)")
+    names = with_all(task, ["cot", "all", "prefix:x"], 0)
+    assert names[0] == "cot" and names[-1] == "prefix:x" and names.count("cot") == 1
+    assert {"zero-shot", "few-shot:2", "tot"} <= set(names)
+    assert with_all(task, ["lora"], 0) == ["lora"]
+
+
+def test_only_the_reference_engine_converts(tmp_path: Path):
+    prepare("scripted:arithmetic")
+    with pytest.raises(ModelError):
+        prepare(str(tmp_path / "nowhere"))

@@ -48,7 +48,7 @@ def test_answers_end_at_a_stop_text_and_at_their_most_tokens() -> None:
 
 
 def test_an_unknown_script_lists_those_that_exist() -> None:
-    with pytest.raises(ModelError, match="no script `poetry`.*arithmetic"):
+    with pytest.raises(ModelError, match=r"no script `poetry`.*arithmetic"):
         load("poetry")
 
 
@@ -68,7 +68,17 @@ def test_one_step_depends_on_the_seed_alone(arithmetic: ScriptedEngine) -> None:
     assert len(set(drawn)) > 4 and all(len(ways.read(state, text, 1)) == 1 for text in drawn)
 
 
-@pytest.mark.parametrize(("left", "word"), [((4, 6), "sure"), ((11, 12), "impossible"), ((3, 3, 8, 8), "sure"), ((1, 1, 1, 1), "impossible"), ((24,), "sure"), ((23,), "impossible")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("left", "word"),
+    [
+        ((4, 6), "sure"),
+        ((11, 12), "impossible"),
+        ((3, 3, 8, 8), "sure"),
+        ((1, 1, 1, 1), "impossible"),
+        ((24,), "sure"),
+        ((23,), "impossible"),
+    ],
+)
 def test_judgements_are_exact(arithmetic: ScriptedEngine, left: tuple[int, ...], word: str) -> None:
     state = decomposition.State(question="", key=tuple(map(Fraction, left)))
     text = say(arithmetic, decomposition.get("game24").judge(state))

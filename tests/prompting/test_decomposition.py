@@ -60,5 +60,5 @@ def test_a_decomposition_keeps_to_the_contract(name: str) -> None:
 
 
 def test_an_unknown_one_lists_those_that_exist() -> None:
-    with pytest.raises(RegistryError, match="`chess` among decompositions. Known: .*game24, general"):
+    with pytest.raises(RegistryError, match=r"`chess` among decompositions. Known: .*game24, general"):
         decomposition.get("chess")

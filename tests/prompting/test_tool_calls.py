@@ -92,6 +92,29 @@ def test_what_reads_like_a_number_is_left_as_it_is() -> None:
     assert parse("Finish[007]").final == "007"
 
 
+SEVERAL = [
+    '[{"name": "add", "arguments": {"a": 1}}, {"name": "cut", "arguments": {}}]',
+    'Both:\n```json\n{"tool": "add", "arguments": {"a": 1}}\n{"tool": "cut", "arguments": {}}\n```',
+    '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call><tool_call>{"name": "cut", "arguments": {}}</tool_call>',
+]
+
+
+@pytest.mark.parametrize("said", SEVERAL)
+def test_several_calls_at_once(said: str) -> None:
+    assert [(step.tool, step.arguments) for step in tool_calls.parse_calls(said)] == [("add", '{"a": 1}'), ("cut", "{}")]
+    assert parse(said).tool == "add"
+
+
+@pytest.mark.parametrize("said", CALLS.values(), ids=CALLS)
+def test_one_call_is_one_of_all(said: str) -> None:
+    assert [step.tool for step in tool_calls.parse_calls(said)] == ["add"]
+
+
+@pytest.mark.parametrize("said", ["", "[]", "Final Answer: 42", "tea"])
+def test_no_call_is_none_of_all(said: str) -> None:
+    assert tool_calls.parse_calls(said) == ()
+
+
 UNCLEAR = {
     "nothing": "",
     "spaces": " \n\t ",

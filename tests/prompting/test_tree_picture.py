@@ -98,7 +98,9 @@ def test_a_trace_that_was_written_and_read_draws_the_same(trace: Trace, tmp_path
     assert as_svg(again) == as_svg(trace) and as_text(again) == as_text(trace)
 
 
-@pytest.mark.parametrize("label", ['</text><script>alert("x")</script>', "a\x00b\x1bc\ud800d\u202e", "many\nlines\n" * 100, "&amp; <&> ]]>"])
+@pytest.mark.parametrize(
+    "label", ['</text><script>alert("x")</script>', "a\x00b\x1bc\ud800d\u202e", "many\nlines\n" * 100, "&amp; <&> ]]>"]
+)
 def test_labels_are_escaped_and_short(label: str) -> None:
     picture = as_svg(tree(label), title=label)
     root = ET.fromstring(picture.encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ class CountingEngine:
         self._ids: dict[str, int] = {}
         self.window = window
         words = text.split()
-        self._pairs = Counter(zip(words, words[1:], strict=False))
+        self._pairs = Counter(itertools.pairwise(words))
         self._firsts = Counter(words[:-1])
         self._vocabulary = len(set(words)) + 1000
         self.fed: list[int] = []

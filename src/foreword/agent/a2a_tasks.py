@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
+from pydantic import JsonValue
+
 from foreword.agent.a2a import (
     TASK_NOT_CANCELABLE,
     TASK_NOT_FOUND,
@@ -66,14 +68,14 @@ class Job:
         if result is not None and self.state == "completed":
             answer = (Artifact(artifact_id=f"{self.id}-answer", name="answer", parts=(Part(text=result.text),)),)
         message = new_message("agent", self.said, task_id=self.id, context_id=context) if self.said else None
-        figures = None if result is None else {"status": result.status, "steps": result.steps, "calls": result.calls}
+        figures: JsonValue = None if result is None else {"status": result.status, "steps": result.steps, "calls": result.calls}
         return Task(
             id=self.id,
             context_id=context,
             status=TaskStatus(state=self.state, message=message, timestamp=self.since),
             artifacts=answer or None,
             history=None if history_length == 0 else (self.asked.model_copy(update={"task_id": self.id, "context_id": context}),),
-            metadata=None if figures is None else {"foreword": figures},  # type: ignore[dict-item]
+            metadata=None if figures is None else {"foreword": figures},
         )
 
 

@@ -141,7 +141,7 @@ class Agent:
         Raises:
             ConfigError: there is no goal, two tools have one name, or money is limited and nobody said what calls cost.
         """
-        check_goal(goal)
+        goal = check_goal(goal)
         check_money(self.budget, (self,))
         return await recorded(self, goal, own_account(self), run_id or secrets.token_hex(8))
 
@@ -153,7 +153,7 @@ class Agent:
         """
         from foreword.agent.work import Work
 
-        check_goal(goal)
+        goal = check_goal(goal)
         own, left = self.budget.budget(), payer.left()
         run = Run(
             self.model,
@@ -214,10 +214,16 @@ async def recorded(agent: Agent, goal: str, run: Run, run_id: str) -> AgentResul
     )
 
 
-def check_goal(goal: str) -> None:
-    """Raises `ConfigError` unless `goal` can be worked towards."""
+def encodable(text: str) -> str:
+    """The text without halves of characters, which JSON can carry and files and sockets cannot."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def check_goal(goal: str) -> str:
+    """The goal as it can be written down. Raises `ConfigError` unless it can be worked towards."""
     if not goal.strip() or len(goal) > MOST_GOAL:
         raise ConfigError(f"A goal has 1 to {MOST_GOAL:,} characters; this one has {len(goal.strip()):,}. Say what is to be done.")
+    return encodable(goal)
 
 
 def check_money(budget: AgentBudget, agents: Sequence[Agent]) -> None:

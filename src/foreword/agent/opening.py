@@ -174,8 +174,8 @@ def _short_term(settings: AgentSettings, model: ModelSettings, loaded: LoadedMod
     room = memory.most_tokens if loaded.window is None else loaded.window - model.max_new_tokens - SPARE_TOKENS
     if room < SPARE_TOKENS:
         raise ConfigError(
-            f"The window of `{loaded.model.name}` is {loaded.window:,}, and answers of {model.max_new_tokens:,} tokens leave no room in it for "
-            "a prompt. Lower `max_new_tokens`."
+            f"The window of `{loaded.model.name}` is {loaded.window:,}; answers of {model.max_new_tokens:,} tokens leave no room for a "
+            "prompt. Lower `max_new_tokens`."
         )
     return ShortTerm(
         most_tokens=min(memory.most_tokens, room), summarise=memory.summarise, summary_tokens=min(memory.summary_tokens, room // 4)

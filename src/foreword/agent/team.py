@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from pydantic import JsonValue
+
 from foreword.agent.agent import (
     RECORD_FORMAT,
     Agent,
@@ -25,6 +27,7 @@ from foreword.agent.agent import (
     Watch,
     check_goal,
     check_money,
+    encodable,
     own_account,
     recorded,
 )
@@ -65,6 +68,7 @@ class Mail:
 
     def send(self, sender: str, recipient: str, kind: MessageKind, content: str, *, reply_to: int = 0) -> TeamMessage:
         """Sends a message."""
+        content = encodable(content)
         message = TeamMessage(id=len(self.sent) + 1, sender=sender, recipient=recipient, kind=kind, content=content, reply_to=reply_to)
         self.sent.append(message)
         attributes = {"id": message.id, "sender": sender, "recipient": recipient, "content": content, "reply_to": reply_to}
@@ -96,7 +100,7 @@ class Supervised:
         Raises:
             ConfigError: there is no goal or no worker, there are too many, or two have one name.
         """
-        check_goal(goal)
+        goal = check_goal(goal)
         boss, members = self.supervisor, [worker.agent for worker in self.workers]
         names = _unique_names(members, least=1)
         check_money(boss.budget, (boss, *members))
@@ -159,7 +163,7 @@ class Debate:
         Raises:
             ConfigError: there is no goal, there are fewer than two peers or too many, or two have one name.
         """
-        check_goal(goal)
+        goal = check_goal(goal)
         _unique_names(self.peers, least=2)
         check_money(self.budget, self.peers)
         if not 1 <= self.rounds <= MOST_ROUNDS:
@@ -197,7 +201,8 @@ class _Debating:
                 status, reason = "failed", "No peer gave an answer: " + "; ".join(self._notes)
             if reason:
                 span.failed(reason)
-            run, notes = self._run, list(self._notes)
+            run = self._run
+            notes: list[JsonValue] = [*self._notes]
             cost = None if run.cost is None else str(run.cost)
             span.set(
                 status=status, text=text, reason=reason, steps=self._rounds, calls=run.calls, tokens=run.tokens, cost=cost, notes=notes

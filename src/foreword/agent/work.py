@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from foreword.agent.agent import Agent, Event, EventKind, Status
+from pydantic import JsonValue
+
+from foreword.agent.agent import Agent, Event, EventKind, Status, encodable
 from foreword.agent.facts import Provenance
 from foreword.agent.loops import Loops
 from foreword.agent.memory_tools import memory_tools, told
@@ -55,7 +57,7 @@ class Work:
         self._step = self._unclear_in_a_row = self._rejections = 0
         self._short: ShortMemory | None = None
 
-    def tool_rows(self) -> list[dict[str, Any]]:
+    def tool_rows(self) -> list[JsonValue]:
         """The tools for a trace."""
         return [{"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)} for tool in self.tools]
 
@@ -151,7 +153,7 @@ class Work:
 
     async def _called(self, said: Step, name: str, short: ShortMemory) -> Outcome | None:
         tool = self.tools.by_name.get(name)
-        arguments = said.arguments if tool is None else fitted(said.arguments, tool)
+        arguments = encodable(said.arguments if tool is None else fitted(said.arguments, tool))
         self._tell("call", f"{name} {arguments}")
         observation = await self._observed(name, arguments)
         self._tell("observation", observation.text)
@@ -168,6 +170,7 @@ class Work:
                     observation = await self.tools.call(name, arguments)
             except TimeoutError:
                 raise BudgetSpent(f"The budget of {self._run.budget.seconds:g} seconds is spent.") from None
+            observation = replace(observation, text=encodable(observation.text))
             span.set(observation=observation.text, ok=observation.ok)
             if not observation.ok:
                 span.failed(observation.text)
@@ -200,11 +203,13 @@ class Work:
             problem = f"What you wrote was cut off after {completion.usage.completion_tokens} tokens; be shorter. {problem}"
         with self._run.tracer.span("message", "unclear", {"step": self._step, "problem": problem}) as span:
             span.failed(problem)
-        self._note(problem)
+        # The form that it is shown besides says nothing to anybody else.
+        shown = problem.splitlines()[0].removesuffix(" Write")
+        self._note(shown)
         if self._unclear_in_a_row >= self._agent.most_unclear:
             self._best = self._best or completion.text.strip()
             times = self._unclear_in_a_row
-            return self._ended("failed", f"The model did not keep to the form {times} times in a row. The last time it was told: {problem}")
+            return self._ended("failed", f"The model did not keep to the form {times} times in a row. The last time it was told: {shown}")
         short.add(completion.text.strip()[:MOST_SAID] or "(nothing)", problem)
         return None
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from foreword.cli import chat, compare, compile, demo, generate, models, personalize, prefix, prompt, serve, tune
+from foreword.cli import agent, chat, compare, compile, demo, generate, models, personalize, prefix, prompt, serve, tune
 from foreword.cli._console import ForewordGroup, log_to_stderr
 from foreword.cli._later import DataGroup
 
@@ -59,6 +59,7 @@ app.command("compare")(compare.compare)
 app.add_typer(typer.Typer(cls=DataGroup), name="data", help="Look at data before tuning on them.")
 app.add_typer(prefix.app, name="prefix")
 app.add_typer(prompt.app, name="prompt")
+app.add_typer(agent.app, name="agent")
 app.command("models")(models.models)
 app.command("demo")(demo.demo)
 

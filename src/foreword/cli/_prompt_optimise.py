@@ -31,7 +31,7 @@ from foreword.cli._judging import (
 from foreword.cli._loading import check_prefix_name, settings_from_options
 from foreword.cli._options import CurrencyOption, DeviceOption, DtypeOption, JsonOption, ModelOption, SeedOption
 from foreword.cli._prompts import PromptArgument, PromptsOption, VariableOption, find_prompt, prompt_store
-from foreword.errors import ConfigError
+from foreword.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from foreword.data.dataset import Dataset
@@ -199,11 +199,24 @@ def _report(
     found: Optimised, called: str, engine: Any, *, root: Path | None, then_compile: str | None, currency: str, as_json: bool
 ) -> None:
     reference = str(prompt_store(root).publish(found.template)) if found.changed else called
-    prefix = None if then_compile is None else _compile(found.template, reference if "@" in reference else None, engine, then_compile)
+    prefix, why_not = None, ""
+    if then_compile is not None:
+        try:
+            prefix = _compile(found.template, reference if "@" in reference else None, engine, then_compile)
+        except (ConfigError, ModelError) as error:
+            # The search is paid for; what it found is told first.
+            why_not = str(error)
     if as_json:
         evidence = found.template.evidence or {}
         typer.echo(json.dumps({"reference": reference, "changed": found.changed, "prefix": prefix, **evidence}))
-        return
+    else:
+        _show(found, called, reference, prefix, currency)
+    if why_not:
+        say(f"The result cannot be compiled: {why_not}")
+        raise typer.Exit(1)
+
+
+def _show(found: Optimised, called: str, reference: str, prefix: str | None, currency: str) -> None:
     show_compared({"dev": found.dev, "held out": found.held_out}, before="given", after="optimised", currency=currency)
     if found.changed:
         typer.echo(f"{reference}: {len(found.template.examples)} examples, asked with {plain(found.strategy)}")
@@ -219,16 +232,11 @@ def _report(
 
 
 def _compile(template: Template, reference: str | None, engine: Any, name: str) -> str:
-    """The reference of the prefix that stands for what is fixed in a prompt."""
+    """The reference of the prefix that stands for what is fixed in a prompt. Raises as `compile_template`."""
     from foreword.cli._compiling import CompileProgress
     from foreword.compiling.from_prompt import compile_template
     from foreword.prefix.store import PrefixStore
 
-    try:
-        with CompileProgress(stderr()) as progress:
-            prefix = compile_template(engine, template, name=name, reference=reference, observer=progress)
-    except ConfigError as error:
-        raise ConfigError(
-            f"The prompt is stored{'' if reference is None else f' as {reference}'}, and cannot be compiled: {error}"
-        ) from error
+    with CompileProgress(stderr()) as progress:
+        prefix = compile_template(engine, template, name=name, reference=reference, observer=progress)
     return str(PrefixStore().publish(prefix))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
+from foreword.cli._agent_serving import keyring, need_packages, serve_agent
 from foreword.cli._agents import (
     echo_json,
     folder_of,
@@ -30,10 +30,7 @@ from foreword.errors import ConfigError
 if TYPE_CHECKING:
     from foreword.agent.agent import AgentResult
     from foreword.agent.settings import AgentSettings
-    from foreword.gateway.tenants import Keyring
 
-PACKAGES = frozenset({"granian", "starlette", "msgspec", "prometheus_client", "anyio"})
-"""What the extra `serve` installs."""
 NEAR = ("127.", "localhost", "::1")
 """Starts of addresses that nobody outside this machine reaches."""
 
@@ -156,13 +153,14 @@ async def _run(settings: AgentSettings, goal: str, folder: Path, tools: list[str
 def _told(result: AgentResult, trace: Path | None, *, as_json: bool) -> None:
     from foreword.agent import recording
 
-    if trace is not None:
-        recording.write(result, trace)
-        say(f"Wrote {trace}")
+    # The answer first: it was paid for, and the file may turn out not to be writable.
     if as_json:
         echo_json(result_row(result))
     elif result.text:
         typer.echo(plain(result.text))
+    if trace is not None:
+        recording.write(result, trace)
+        say(f"Wrote {trace}")
     say(plain(summary_of(result)))
 
 
@@ -340,73 +338,11 @@ def serve(
       foreword agent serve --agent clerk/agent.toml
       foreword agent serve --agent clerk/agent.toml --host 0.0.0.0 --public-url https://clerk.example.org/ --api-keys keys.txt
     """
-    _need_packages()
+    need_packages()
     settings = settings_of(agent_file, model={"engine": engine, "name": model})
-    keys = _keys(api_keys, api_keys_env)
+    keys = keyring(api_keys, api_keys_env)
     if keys is None and not host.startswith(NEAR):
         say(f"Whoever reaches {host} may send tasks. Give --api-keys to let in only those with a key.")
-    asyncio.run(_serve(settings, folder_of(agent_file), keys, host=host, port=port, public_url=public_url, at_once=at_once, queue=queue))
-
-
-async def _serve(
-    settings: AgentSettings, folder: Path, keys: Keyring | None, *, host: str, port: int, public_url: str | None, at_once: int, queue: int
-) -> None:
-    from importlib.metadata import version
-
-    from foreword.agent import a2a_listening, a2a_server
-    from foreword.agent.opening import opened
-
-    async with opened(settings, load_model=load_for_agent, folder=folder, home=home()) as ready:
-        application = a2a_server.build(
-            lambda owner: ready.worker(owner),
-            name=settings.name,
-            description=settings.description or settings.instructions or f"The agent {settings.name}.",
-            version=version("foreword"),
-            public_url=public_url,
-            admit=None if keys is None else _admit(keys),
-            at_once=at_once,
-            most_waiting=queue,
-        )
-        shown = plain(settings.name)
-        await a2a_listening.serve_until_signalled(
-            application, host=host, port=port, ready=lambda url: typer.echo(f"Serving {shown} on {url}")
-        )
-
-
-def _admit(keys: Keyring) -> Any:
-    from foreword.gateway.errors import Refusal
-
-    def admit(authorization: str | None) -> str | None:
-        try:
-            return keys.tenant(authorization).name
-        except Refusal:
-            return None
-
-    return admit
-
-
-def _keys(path: Path | None, variable: str | None) -> Keyring | None:
-    from foreword.gateway.tenants import parse_keys, read_keys
-
-    if path is not None and variable is not None:
-        raise ConfigError("Give --api-keys or --api-keys-env, and not both.")
-    if path is not None:
-        return read_keys(path)
-    if variable is None:
-        return None
-    value = os.environ.get(variable)
-    if not value:
-        raise ConfigError(f"--api-keys-env names the environment variable `{variable}`, which is not set. Set it, or name another.")
-    return parse_keys(value, source=f"the environment variable {variable}")
-
-
-def _need_packages() -> None:
-    """Raises `ConfigError` where the extra is not installed; asked before a model is loaded."""
-    try:
-        import foreword.agent.a2a_listening
-        import foreword.agent.a2a_server
-        import foreword.gateway.tenants  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name not in PACKAGES:
-            raise
-        raise ConfigError(f"Serving needs the package `{error.name}`. Install it: pip install 'foreword[serve]'.") from None
+    asyncio.run(
+        serve_agent(settings, folder_of(agent_file), keys, host=host, port=port, public_url=public_url, at_once=at_once, queue=queue)
+    )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from foreword.cli import _serve_path
 from foreword.cli._console import plain, say
 from foreword.cli._loading import load_model
 from foreword.cli._options import DeviceOption, DtypeOption, ModelOption
@@ -20,15 +21,18 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from foreword.engine import Serves
+    from foreword.gateway.path_settings import ModelSettings, PathSettings
+    from foreword.gateway.server import Application
     from foreword.gateway.strategies import Offer
     from foreword.gateway.tenants import AdminKey, Keyring
     from foreword.retrieval.embedder import Embedder
 
-PACKAGES = frozenset({"granian", "starlette", "msgspec", "prometheus_client", "anyio"})
+PACKAGES = frozenset({"aiohttp", "anyio", "genai_prices", "granian", "limits", "msgspec", "prometheus_client", "sqlalchemy", "starlette"})
 """What the extra `serve` installs."""
 NEAR = ("127.", "localhost", "::1")
 """Starts of addresses that nobody outside this machine reaches."""
 MEGABYTE = 1_000_000
+MAX_ROWS, QUEUE, RESIDENT_MB = 32, 1000, 1024
 NOT_LOOKED_AT: Mapping[str, Mapping[str, str | None]] = {
     "transformers": {},
     "echo": {"dtype": None, "device": None, "weights": None},
@@ -51,6 +55,7 @@ NOT_LOOKED_AT: Mapping[str, Mapping[str, str | None]] = {
         "strategy_seconds": None,
         "strategy_tool": None,
         "access_log": "--disable-uvicorn-access-log",
+        "config": None,
     },
 }
 """For each engine the options that mean nothing to it, and what vLLM calls the nearest of its own."""
@@ -83,9 +88,9 @@ def serve(
         str | None,
         typer.Option("--served-name", metavar="NAME", help="What requests call the model.", show_default="MODEL, or its folder's name"),
     ] = None,
-    max_rows: Annotated[int, typer.Option("--max-rows", min=1, help="Requests computed at once.")] = 32,
-    queue: Annotated[int, typer.Option("--queue", min=0, help="Requests that may wait besides; further ones get 429.")] = 1000,
-    resident_mb: Annotated[float, typer.Option("--resident-mb", min=0, help="Megabytes of prefixes kept in memory.")] = 1024,
+    max_rows: Annotated[int, typer.Option("--max-rows", min=1, help="Requests computed at once.")] = MAX_ROWS,
+    queue: Annotated[int, typer.Option("--queue", min=0, help="Requests that may wait besides; further ones get 429.")] = QUEUE,
+    resident_mb: Annotated[float, typer.Option("--resident-mb", min=0, help="Megabytes of prefixes kept in memory.")] = RESIDENT_MB,
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
     weights: Annotated[str, typer.Option("--weights", help="auto, or int8: less memory, a small cost in quality; CPU only.")] = "auto",
@@ -121,6 +126,10 @@ def serve(
         list[StrategyTool] | None, typer.Option("--strategy-tool", help="What strategies may call on this machine.", show_default="nothing")
     ] = None,
     access_log: Annotated[bool, typer.Option("--access-log/--no-access-log", help="A line per request on standard error.")] = True,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="A foreword.toml: several models, task types, cache, budgets.", show_default=False),
+    ] = None,
 ) -> None:
     """Serve a model and its prefixes to OpenAI clients.
 
@@ -138,9 +147,11 @@ def serve(
       foreword serve --model ./my-model --prefixes ./prefixes --port 0
       foreword serve --host 0.0.0.0 --api-keys keys.txt --admin-key-env FOREWORD_ADMIN_KEY
       foreword serve --strategy-calls 20 --strategy-tool calculator
+      foreword serve --config foreword.toml
       foreword serve --engine vllm -- --tensor-parallel-size 2
     """
     given = _given(context)
+    settings = None if config is None else _serve_path.read(config, given)
     _check_looked_at(engine, given)
     if engine == "vllm":
         from foreword.engines import vllm
@@ -161,6 +172,23 @@ def serve(
         raise ConfigError(f"The engine `{engine}` takes no arguments of its own; got {' '.join(engine_arguments)}. Leave them out.")
     keys, admin_key = _keys(api_keys, api_keys_env), _admin_key(admin_key_env)
     embedder = _embedder() if gate else None
+    body_bytes = int(max_body_mb * MEGABYTE)
+    outer = {"keys": keys, "admin_key": admin_key, "body_bytes": body_bytes}
+
+    def application(serving: Serves, base: str, embedder: Embedder | None, **more: Any) -> Starlette:
+        tools = [tool.value for tool in strategy_tool or ()]
+        offer = _offer(strategy_calls, strategy_seconds, tools, embedder) if strategies else None
+        gated = embedder if gate else None
+        return _application(serving, base, prefixes, prompts, strategies=offer, substitute=substitute, gate=gated, **outer, **more)
+
+    if access_log:
+        logging.getLogger("foreword.gateway.access").setLevel(logging.INFO)
+    if keys is None and not host.startswith(NEAR):
+        say(f"Whoever reaches {host} may send requests. Give --api-keys to let in only those with a key.")
+    listening: dict[str, Any] = {"host": host, "port": port, "drain_seconds": drain_seconds}
+    if settings is not None:
+        _along_a_path(settings, application, embedder, prompts=prompts, listening=listening, **outer)
+        return
     base = served_name or _base_name(model)
     serving = _start(
         engine,
@@ -173,18 +201,39 @@ def serve(
         resident_bytes=int(resident_mb * MEGABYTE),
     )
     try:
-        body_bytes = int(max_body_mb * MEGABYTE)
-        options = {"keys": keys, "admin_key": admin_key, "body_bytes": body_bytes, "substitute": substitute, "gate": embedder}
-        tools = [tool.value for tool in strategy_tool or ()]
-        offer = _offer(strategy_calls, strategy_seconds, tools, embedder) if strategies else None
-        app = _application(serving, base, prefixes, prompts, strategies=offer, **options)
-        if access_log:
-            logging.getLogger("foreword.gateway.access").setLevel(logging.INFO)
-        if keys is None and not host.startswith(NEAR):
-            say(f"Whoever reaches {host} may send requests. Give --api-keys to let in only those with a key.")
-        _run(app, base, host=host, port=port, drain_seconds=drain_seconds, with_keys=keys is not None)
+        app = application(serving, base, embedder)
+        _run(app, lambda url: _greeting(base, url, with_keys=keys is not None), **listening)
     finally:
         serving.close()
+
+
+def _along_a_path(
+    settings: PathSettings,
+    application: Callable[..., Starlette],
+    gate: Embedder | None,
+    *,
+    prompts: Path | None,
+    listening: Mapping[str, Any],
+    **options: Any,
+) -> None:
+    """Serves what a file describes. Args: options: those of `foreword.gateway.path_server.build_path`."""
+
+    def start(model: ModelSettings) -> Serves:
+        said = dict(model.options)
+        resident = int(float(said.pop("resident_mb", RESIDENT_MB)) * MEGABYTE)
+        loading = {"dtype": "auto", "device": "auto", "weights": "auto", "max_rows": MAX_ROWS, "queue": QUEUE, **said}
+        return _start(str(model.engine), model.model, resident_bytes=resident, **loading)
+
+    def inside(serving: Serves, model: ModelSettings, embedder: Embedder | None) -> Starlette:
+        return application(serving, model.model, gate or embedder, watched=False)
+
+    _need_packages()
+    app, serving = _serve_path.build(settings, start=start, application=inside, prompts=prompts, **options)
+    try:
+        _run(app, lambda url: _serve_path.greeting(url, settings), **listening)
+    finally:
+        if serving is not None:
+            serving.close()
 
 
 def _given(context: typer.Context) -> dict[str, str]:
@@ -245,10 +294,10 @@ def _offer(calls: int, seconds: float, tools: Sequence[str], embedder: Embedder 
     return Offer(budget=Budget(calls=calls, seconds=seconds), resources=Resources(tools=made, embedder=embedder))
 
 
-def _run(app: Starlette, base: str, *, host: str, port: int, drain_seconds: float, with_keys: bool) -> None:
+def _run(app: Application, greeting: Callable[[str], str], *, host: str, port: int, drain_seconds: float) -> None:
     from foreword.gateway.server import run
 
-    run(app, host=host, port=port, drain_seconds=drain_seconds, ready=lambda url: typer.echo(_greeting(base, url, with_keys=with_keys)))
+    run(app, host=host, port=port, drain_seconds=drain_seconds, ready=lambda url: typer.echo(greeting(url)))
 
 
 def _embedder() -> Embedder:

@@ -130,9 +130,8 @@ def troubles(comparison: Comparison) -> tuple[str, ...]:
     """A line for each contender of which rows did not end with an answer: how many, and why."""
     lines = []
     for row in comparison.ranked():
-        asking = None if row.measured is None else row.measured.asking
-        if asking is not None and asking.reasons:
-            told = "; ".join(f"{count} × {reason}" for reason, count in asking.reasons.items())
+        if row.measured is not None and row.measured.asking is not None and row.measured.asking.reasons:
+            told = "; ".join(f"{count} × {reason}" for reason, count in row.measured.asking.reasons.items())
             lines.append(f"{row.contender}: {ended(row.measured)}. {told}")
     return tuple(lines)
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from foreword import registry
-from foreword.errors import EvaluationError
+from foreword.data.files import raw_rows
+from foreword.errors import DataError, EvaluationError
 from foreword.prompting.strategy import split_list
 
 if TYPE_CHECKING:
@@ -74,6 +77,18 @@ def load(spec: str) -> Task:
         known = ", ".join(module.Settings.model_fields)
         raise EvaluationError(f"The task `{key}` cannot be set so: {problems}. Its settings: {known}.") from None
     return module.load(argument, settings)
+
+
+def rows_of(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The rows of a data file with their lines, for tasks whose rows have fields of their own.
+
+    Raises:
+        DataError: the file cannot be read, or a row of it is no JSON object.
+    """
+    for row in raw_rows(path):
+        if row.fields is None:
+            raise DataError(f"{path}:{row.line} cannot be read: {row.problem}")
+        yield row.line, row.fields
 
 
 def _setting(part: str) -> tuple[str, Any]:

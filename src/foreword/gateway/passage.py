@@ -14,6 +14,8 @@ from foreword.gateway.path_wire import PathRequest
 from foreword.gateway.tenants import Tenant
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from foreword.gateway.path_settings import TaskSettings
 
 AttemptStatus = Literal["answered", "refused", "unavailable", "timeout", "broken", "cancelled", "open-circuit"]
@@ -144,6 +146,10 @@ class Passage:
         baseline: what the request would have cost without any lever, where that is known.
         told: headers of the answer, all of them starting with `foreword-`.
         afterwards: awaited once the answer is complete, streamed ones included: the cache's admission, for instance.
+        question_vector: of the last user turn, with the text that it is of; `question.question_vector` computes it once for all stages.
+        sources: passages that stand before the question, by their numbers from 1: name and text.
+        spared_tokens: about how many tokens `assemble` left out.
+        prompted: how many of the request's first messages are those of the task type's prompt; a model with a prefix does without them.
     """
 
     id: str
@@ -179,6 +185,10 @@ class Passage:
     first_token: float | None = None
     told: dict[str, str] = field(default_factory=dict)
     afterwards: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    question_vector: tuple[str, np.ndarray] | None = None
+    sources: tuple[tuple[str, str], ...] = ()
+    spared_tokens: int = 0
+    prompted: int = 0
 
     @property
     def buffered(self) -> bool:

@@ -194,7 +194,8 @@ class TaskSettings(_Strict):
         tiers: models by rising price; a prefix is part of the name.
         router: `first` takes the first tier, `learned` the cheapest of which the router expects a success.
         seconds: deadline of a request that names none.
-        priority: of requests that name none; higher goes first where there is a queue.
+        priority: of requests that name none; higher goes first where there is a queue. A request can ask for a lower one.
+        capture_share: of answers that are captured where `store.capture` is set; failures always are.
     """
 
     name: str = ""
@@ -252,11 +253,14 @@ class StoreSettings(_Strict):
         ledger: a path (SQLite) or a `postgresql://` URL; `none` writes nothing down.
         redis: a `redis://` URL that budgets, limits and the exact cache are shared through by several servers.
         durable: an answer is sent only once its ledger entry is on the disk.
+        capture: a path (SQLite) or a `postgresql://` URL where requests and answers are written down, personal data and secrets made
+            unreadable; nothing is captured without one.
     """
 
     ledger: str | None = None
     redis: str | None = Field(default=None, pattern=r"^(rediss?|unix)://")
     durable: bool = False
+    capture: str | None = None
     cache_bytes: Annotated[int, Field(ge=0)] = 256 * 2**20
     cache_entries: Annotated[int, Field(ge=0)] = 100_000
 

@@ -139,7 +139,11 @@ class GeneratedModel:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _answered(self, conversation: tuple[Message, ...], sampling: Sampling) -> Completion:
-        return self._engine.generate([conversation], prefix=self._prefix, sampling=sampling)[0]
+        try:
+            return self._engine.generate([conversation], prefix=self._prefix, sampling=sampling)[0]
+        except StopIteration as error:
+            # No future can hold it, and whoever waits for one would wait for ever.
+            raise ServingError(f"`{self.name}` has nothing more to say: its engine raised `StopIteration`. Mend the engine.") from error
 
 
 def _set(future: asyncio.Future[None]) -> None:

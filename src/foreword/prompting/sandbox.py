@@ -61,8 +61,9 @@ class TemplateError(Exception):
         self.line = line
 
 
+@functools.lru_cache(maxsize=64)
 def variables(template: str) -> frozenset[str]:
-    """The names of what a template takes from outside.
+    """The names of what a template takes from outside. The last few templates are remembered: one is asked row after row.
 
     Raises:
         TemplateError: it cannot be read, or has what no template here may have.

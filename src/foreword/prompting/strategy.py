@@ -25,7 +25,7 @@ from decimal import Decimal
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from foreword import registry
 from foreword.cost.prices import Price, cost_per_request
@@ -220,7 +220,7 @@ class Run:
         self._check_budget()
         asked = tuple(conversation)
         sampling = replace(self.sampling, **{"seed": self._seed(asked), **changes})
-        prompt = [{"role": message.role, "content": message.content} for message in asked]
+        prompt: list[JsonValue] = [{"role": message.role, "content": message.content} for message in asked]
         with self.tracer.span("call", self.model.name, {"purpose": purpose, "prompt": prompt}) as span:
             self._enter()
             try:

@@ -129,6 +129,19 @@ def parse(text: str) -> Step:
     return step if not thought else replace(step, thought=f"{thought}\n{step.thought}".strip())
 
 
+def parse_calls(text: str) -> tuple[Step, ...]:
+    """All calls of an answer that may make several at once, as one JSON list, or as objects or tags one after the other.
+
+    An answer in the form of `parse` makes one at most; one that makes none gives none.
+    """
+    step = parse(text)
+    if step.tool is None:
+        return ()
+    found = (_from_object(value, "", "") for _, value in _objects(_before_observation(text[:MOST_TEXT].rpartition("</think>")[2]), 0))
+    several = tuple(one for one in found if one is not None and one.tool is not None)
+    return several if len(several) > 1 else (step,)
+
+
 def fitted(arguments: str, tool: Tool) -> str:
     """The arguments as a JSON object where they are none yet: a bare text is the value of a tool's one parameter.
 

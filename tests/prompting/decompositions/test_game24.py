@@ -35,8 +35,18 @@ def test_sound_steps_are_taken_and_what_is_left_is_computed(line: str, reads: st
 
 @pytest.mark.parametrize(
     "line",
-    ["4 + 9 = 14 (left: 10 13 14)", "4 + 4 = 8", "5 + 9 = 14", "4 + 9 + 10 = 23", "4 / 0 = 0", "1/0 + 4 = 4", "I would add them.", "24", "9" * 10_000],
-)  # fmt: skip
+    [
+        "4 + 9 = 14 (left: 10 13 14)",
+        "4 + 4 = 8",
+        "5 + 9 = 14",
+        "4 + 9 + 10 = 23",
+        "4 / 0 = 0",
+        "1/0 + 4 = 4",
+        "I would add them.",
+        "24",
+        "9" * 10_000,
+    ],
+)
 def test_unsound_steps_are_left_out(line: str) -> None:
     assert game24.read(START, line, 1) == []
 

@@ -24,7 +24,9 @@ PUZZLE = question(NUMBERS)
 GAME = {"decomposition": "game24", "evaluations": 1}
 
 
-def solved(engine: Any, asked: str = PUZZLE, *, resources: Resources | None = None, budget: Budget | None = None, **settings: Any) -> Solved:
+def solved(
+    engine: Any, asked: str = PUZZLE, *, resources: Resources | None = None, budget: Budget | None = None, **settings: Any
+) -> Solved:
     async def work() -> Solved:
         asking = model.of(engine)
         try:
@@ -51,7 +53,8 @@ def purposes(found: Solved) -> Counter[Any]:
 @pytest.mark.parametrize("verify", ["game24", ""])
 def test_exact_thoughts_and_judgements_solve_the_puzzle(search: str, evaluator: str, verify: str) -> None:
     unjudged = evaluator == "none"
-    found = solved(scripted.load("arithmetic"), search=search, evaluator=evaluator, verifier=verify, **GAME, **({"beam": None, "expansions": 1_000} if unjudged else {}))  # fmt: skip
+    wide = {"beam": None, "expansions": 1_000} if unjudged else {}
+    found = solved(scripted.load("arithmetic"), search=search, evaluator=evaluator, verifier=verify, **GAME, **wide)
     assert found.status == "answered", found.reason
     if verify or not unjudged:
         assert judge(NUMBERS, found.final).passed and judge(NUMBERS, found.text).passed
@@ -75,7 +78,7 @@ def test_every_expansion_is_a_span_that_tells_what_became_of_its_thoughts() -> N
     found = solved(scripted.load("arithmetic"), verifier="game24", beam=3, **GAME)
     expansions = [span.attributes for span in found.trace.of_kind("search")]
     assert found.note.startswith(f"{len(expansions)} expansions, ")
-    assert [(one["node"], one["depth"], one["state"]) for one in expansions][0] == (0, 0, "4 9 10 13")
+    assert [expansions[0][key] for key in ("node", "depth", "state")] == [0, 0, "4 9 10 13"]
     thoughts = [thought for one in expansions for thought in one["thoughts"]]  # type: ignore[union-attr]
     assert {thought["status"] for thought in thoughts} == {"kept", "pruned", "repeated", "failed", "solved"}
     assert [thought["state"] for thought in thoughts if thought["solution"]] == ["4 * 6 = 24 (left: 24)"]
@@ -147,8 +150,12 @@ def test_a_check_that_nothing_passes_leaves_the_best_rated_answer(search: str) -
     found = solved(engine, "How many?", search=search, resources=Resources(verify=wants_seven))
     assert found.final == "7" and found.candidates == ("5", "7", "9") and found.status == "answered"
     assert "nothing was left" in found.note
-    checks = [span.attributes for span in found.trace.of_kind("check") if span.name == "verify"]
-    assert [(check["answer"], check["score"]) for check in checks] == [("5", 0.0), ("7", 0.5), ("9", 0.0)]
+    checks = [span.attributes for span in found.trace.of_kind("check") if span.name == "verifier"]
+    assert [(check["text"], check["score"]) for check in checks] == [
+        ("Guess. Answer: 5", 0.0),
+        ("Count. Answer: 7", 0.5),
+        ("Hope. Answer: 9", 0.0),
+    ]
 
 
 def test_a_check_that_is_named_comes_before_the_one_that_stands_by() -> None:
@@ -161,8 +168,10 @@ def test_a_check_that_is_named_comes_before_the_one_that_stands_by() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "I would rather not.", "\n\n\n", "{" * 1_000, "1. 2. 3.", "4 + 9 = 99\n" * 500], ids=["empty", "refusal", "blank", "braces", "bullets", "wrong"]
-)  # fmt: skip
+    "text",
+    ["", "I would rather not.", "\n\n\n", "{" * 1_000, "1. 2. 3.", "4 + 9 = 99\n" * 500],
+    ids=["empty", "refusal", "blank", "braces", "bullets", "wrong"],
+)
 def test_a_model_that_never_writes_a_step_is_asked_plainly_in_the_end(text: str) -> None:
     found = solved(says(lambda asked: text), **GAME)
     assert found.status == "answered" and found.calls == 2
@@ -227,7 +236,13 @@ def test_thoughts_are_drawn_their_way_and_the_answer_as_the_caller_wants() -> No
     seen: dict[str, Sampling] = {}
 
     def answers(conversation: Sequence[Message], sampling: Sampling) -> str:
-        kind = "value" if "one word: sure" in conversation[-1].content else "answer" if "last line that begins" in conversation[-1].content else "thought"
+        kind = (
+            "value"
+            if "one word: sure" in conversation[-1].content
+            else "answer"
+            if "last line that begins" in conversation[-1].content
+            else "thought"
+        )
         seen[kind] = sampling
         assert conversation[0] == Message(role="system", content="Be brief.")
         return "likely" if kind == "value" else "x"
@@ -266,7 +281,9 @@ def test_many_searches_run_on_one_loop() -> None:
     async def work() -> list[Solved]:
         asking, way = model.of(scripted.load("arithmetic")), strategy.get("tot", search="dfs", verifier="game24", **GAME)
         puzzles = [(4, 9, 10, 13), (3, 3, 8, 8), (1, 5, 5, 5), (1, 1, 4, 6)] * 4
-        found = await strategy.together([strategy.solve(way, [Message(role="user", content=question(numbers))], asking) for numbers in puzzles])
+        found = await strategy.together(
+            [strategy.solve(way, [Message(role="user", content=question(numbers))], asking) for numbers in puzzles]
+        )
         await asking.close()
         return found
 

@@ -48,7 +48,11 @@ def verdict(question: str, answer: str) -> verifier.Verdict:
 PUZZLES = st.sampled_from([(4, 9, 10, 13), (3, 3, 8, 8), (1, 1, 4, 6), (1, 5, 5, 5), (2, 3, 5, 12), (6, 6, 6, 6), (1, 4, 8, 8)])
 
 
-@given(numbers=PUZZLES, pick=st.integers(0, 4), form=st.sampled_from(["Answer: {}", "{}", "Steps\nAnswer: {} = 24.", "so \\boxed{{{}}}", "**Answer:** `{}`"]))
+@given(
+    numbers=PUZZLES,
+    pick=st.integers(0, 4),
+    form=st.sampled_from(["Answer: {}", "{}", "Steps\nAnswer: {} = 24.", "so \\boxed{{{}}}", "**Answer:** `{}`"]),
+)
 @settings(max_examples=60, deadline=None)
 def test_every_solution_passes_in_every_form(numbers: tuple[int, ...], pick: int, form: str) -> None:
     found = some_solutions(numbers)

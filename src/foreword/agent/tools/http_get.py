@@ -194,15 +194,15 @@ def _asked(place: _Place, rules: _Rules, deadline: float, under_way: _UnderWay) 
         headers = {"Host": _authority(place), "User-Agent": "foreword", "Accept": "text/*, application/json", "Accept-Encoding": "identity"}
         connection.request("GET", place.target, headers={**headers, "Connection": "close"})
         sock.settimeout(_left(deadline))
-        response = connection.getresponse()
-        if response.status in _REDIRECTS and (location := response.getheader("Location")):
-            return (location,)
-        _check_kind(response)
-        body, is_cut = _body(response, sock, rules.most_bytes, deadline)
-        text = body.decode(_charset(response), "replace")
-        if response.status >= 400:
-            raise ToolError(f"The server answered {response.status} {response.reason}: {text[:500]}")
-        return f"{text}\n[cut: only the first {rules.most_bytes:,} bytes are read]" if is_cut else text or "(the page is empty)"
+        with connection.getresponse() as response:
+            if response.status in _REDIRECTS and (location := response.getheader("Location")):
+                return (location,)
+            _check_kind(response)
+            body, is_cut = _body(response, sock, rules.most_bytes, deadline)
+            text = body.decode(_charset(response), "replace")
+            if response.status >= 400:
+                raise ToolError(f"The server answered {response.status} {response.reason}: {text[:500]}")
+            return f"{text}\n[cut: only the first {rules.most_bytes:,} bytes are read]" if is_cut else text or "(the page is empty)"
     finally:
         connection.close()
 

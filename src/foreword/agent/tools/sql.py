@@ -118,7 +118,7 @@ def _answered(file: Path, query: str, most_rows: int, seconds: float, stopped: t
     except sqlite3.DatabaseError as error:
         if str(error) == "interrupted":
             raise ToolError(f"The query took longer than {seconds:g} seconds and was stopped. Ask for less.") from None
-        if "not authorized" in str(error) or "prohibited" in str(error):
+        if "authoriz" in str(error) or "prohibited" in str(error):
             raise ToolError("That is not allowed: the tool can only read, with one SELECT statement and without pragmas.") from None
         raise ToolError(f"SQLite says: {error}. Mend the query: {_first(query)}") from None
     except (sqlite3.Error, sqlite3.Warning, UnicodeError) as error:

@@ -1,5 +1,6 @@
 """Reasoning-gym: what the package's own verifier says of an answer. Rows are those of the task `reasoning-gym`.
 
+Many of the verifiers give part of a point to an answer that holds the right one among other words; a success rule takes whole points alone.
 The verifier is given the answer as it is and its final answer (after `Answer:`, or the last line), and the better score counts: some
 problems want several lines.
 """

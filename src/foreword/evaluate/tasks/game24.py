@@ -16,10 +16,9 @@ from pathlib import Path
 from pydantic import Field
 
 from foreword.data.dataset import Dataset
-from foreword.data.files import raw_rows
 from foreword.errors import DataError, EvaluationError
 from foreword.evaluate.task import SuccessRule, Task, make_task
-from foreword.evaluate.task_source import SourceSettings
+from foreword.evaluate.task_source import SourceSettings, rows_of
 from foreword.prompting.verifiers.game24 import question
 from foreword.types import Example, Message
 
@@ -121,10 +120,10 @@ def _drawn(settings: Settings) -> Iterator[tuple[int, ...]]:
 
 def _read(path: Path) -> list[tuple[int, ...]]:
     found = []
-    for row in raw_rows(path):
-        words = str(row.fields.get(FIELD, "")).replace(",", " ").split()
+    for line, fields in rows_of(path):
+        words = str(fields.get(FIELD, "")).replace(",", " ").split()
         if len(words) != NUMBERS or not all(word.isascii() and word.isdigit() for word in words):
-            raise DataError(f"{path}:{row.line} has no `{FIELD}` with {NUMBERS} whole numbers such as `4 9 10 13`.")
+            raise DataError(f"{path}:{line} has no `{FIELD}` with {NUMBERS} whole numbers such as `4 9 10 13`.")
         found.append(tuple(int(word) for word in words))
     if not found:
         raise EvaluationError(f"{path} has no puzzle. Give JSON lines with a field `{FIELD}`.")

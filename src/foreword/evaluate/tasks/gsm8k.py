@@ -13,10 +13,9 @@ from pathlib import Path
 from pydantic import Field
 
 from foreword.data.dataset import Dataset
-from foreword.data.files import raw_rows
 from foreword.errors import DataError, EvaluationError
 from foreword.evaluate.task import SuccessRule, Task, make_task
-from foreword.evaluate.task_source import SourceSettings
+from foreword.evaluate.task_source import SourceSettings, rows_of
 from foreword.types import Example, Message
 
 INSTRUCTION = "Solve the problem step by step. End with a line that has #### and then the answer as a number."
@@ -65,10 +64,10 @@ def _file(folder: Path, part: str) -> Path:
 
 
 def _examples(path: Path) -> Iterator[Example]:
-    for row in raw_rows(path):
-        question, answer = row.fields.get("question"), row.fields.get("answer")
+    for line, fields in rows_of(path):
+        question, answer = fields.get("question"), fields.get("answer")
         if not isinstance(question, str) or not isinstance(answer, str) or "####" not in answer:
-            raise DataError(f"{path}:{row.line} needs `question`, and `answer` that ends with `#### NUMBER`.")
+            raise DataError(f"{path}:{line} needs `question`, and `answer` that ends with `#### NUMBER`.")
         yield Example(
-            messages=(Message(role="user", content=question.strip()),), completions=(_CALCULATED.sub("", answer).strip(),), line=row.line
+            messages=(Message(role="user", content=question.strip()),), completions=(_CALCULATED.sub("", answer).strip(),), line=line
         )

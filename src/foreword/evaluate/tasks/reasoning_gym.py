@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from foreword.data.dataset import Dataset
 from foreword.errors import EvaluationError
@@ -27,8 +27,8 @@ class Settings(SourceSettings):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    rows: int = 50
-    train_rows: int = 50
+    rows: int = Field(default=50, ge=1, le=100_000)
+    train_rows: int = Field(default=50, ge=1, le=100_000)
 
 
 def load(argument: str | None, settings: Settings) -> Task:

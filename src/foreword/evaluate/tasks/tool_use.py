@@ -15,10 +15,9 @@ from typing import Any
 from pydantic import Field
 
 from foreword.data.dataset import Dataset
-from foreword.data.files import RawRow, raw_rows
 from foreword.errors import DataError, EvaluationError
 from foreword.evaluate.task import SuccessRule, Task, make_task
-from foreword.evaluate.task_source import SourceSettings
+from foreword.evaluate.task_source import SourceSettings, rows_of
 from foreword.types import Example, Message, Role
 
 INSTRUCTION = (
@@ -49,11 +48,11 @@ def load(argument: str | None, settings: Settings) -> Task:
     """
     if argument is None:
         raise EvaluationError("`tool-use` needs the folder of its rows, or one of its files: `tool-use:FOLDER`.")
-    rows = [(path, row) for path in _files(Path(argument)) for row in raw_rows(path)]
+    rows = [(path, *row) for path in _files(Path(argument)) for row in rows_of(path)]
     if len(rows) < TRAIN_SHARE:
         raise EvaluationError(f"`tool-use:{argument}` has {len(rows)} rows; it needs {TRAIN_SHARE} or more.")
-    train = [_example(path, row, shown=True) for path, row in rows[::TRAIN_SHARE]]
-    dev = [_example(path, row, shown=False) for number, (path, row) in enumerate(rows) if number % TRAIN_SHARE]
+    train = [_example(*row, shown=True) for row in rows[::TRAIN_SHARE]]
+    dev = [_example(*row, shown=False) for number, row in enumerate(rows) if number % TRAIN_SHARE]
     return make_task(
         "tool-use",
         train=Dataset.of(train).shuffled(settings.seed).limit(settings.train_rows),
@@ -75,19 +74,19 @@ def _files(path: Path) -> list[Path]:
     return found
 
 
-def _example(path: Path, row: RawRow, *, shown: bool) -> Example:
+def _example(path: Path, line: int, fields: Mapping[str, Any], *, shown: bool) -> Example:
     """One row; `shown` gives a right answer as it would be written, otherwise the answers that are accepted as JSON."""
     try:
-        conversation = row.fields["question"][0]  # type: ignore[index]
-        wanted = row.fields["ground_truth"] or []
-        messages = tuple(_messages(conversation, row.fields["function"]))  # type: ignore[arg-type]
-        answer = json.dumps(list(_written(wanted)) if shown else wanted)  # type: ignore[arg-type]
+        conversation = fields["question"][0]
+        wanted = fields["ground_truth"] or []
+        messages = tuple(_messages(conversation, fields["function"]))
+        answer = json.dumps(list(_written(wanted)) if shown else wanted)
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise DataError(
-            f"{path}:{row.line} is no row of function calls: it needs `question`, `function` and `ground_truth` ({type(error).__name__}: "
+            f"{path}:{line} is no row of function calls: it needs `question`, `function` and `ground_truth` ({type(error).__name__}: "
             f"{error})."
         ) from error
-    return Example(messages=messages, completions=(answer,), line=row.line)
+    return Example(messages=messages, completions=(answer,), line=line)
 
 
 def _messages(conversation: Sequence[Mapping[str, Any]], functions: Sequence[Mapping[str, Any]]) -> Iterator[Message]:

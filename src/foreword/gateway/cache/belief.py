@@ -1,9 +1,10 @@
 """How probable it is that a cached answer is right, and how sure that is: a logistic model that learns from one observation at a time.
 
-vCache (Schroeder et al. 2025, "vCache: Verified Semantic Prompt Caching", §4.2) fits a logistic curve over similarity for each cached entry,
-and takes the entry's threshold at the unfavourable end of its confidence band. An entry needs half a dozen observations for that, and most
-entries of real traffic never see as many. Here the curve is common to all entries of a tenant, over more than the similarity, and each entry
-has an offset of its own with a normal prior: an entry without observations answers by the common curve, and one with observations by its own.
+vCache (Schroeder et al. 2025, "vCache: Verified Semantic Prompt Caching", §4.2) fits a logistic curve over similarity for each cached
+entry, and takes the entry's threshold at the unfavourable end of its confidence band. An entry needs half a dozen observations for that, and
+most entries of real traffic never see as many. Here the curve is common to all entries of a tenant, over more than the similarity, and each
+entry has an offset of its own with a normal prior: an entry without observations answers by the common curve, one with observations by its
+own.
 
 The posterior is held as a normal one and updated by assumed-density filtering (Opper 1998, "A Bayesian Approach to On-line Learning"; the
 logistic step is that of Spiegelhalter & Lauritzen 1990): one Newton step an observation, whose cost does not grow with what was seen.
@@ -27,7 +28,7 @@ _PROBIT = math.pi / 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offset:
-    """What one entry has of its own: how much more probable than the common curve its answers are right, as a logit, and how sure that is."""
+    """What one entry has of its own, as a logit: how much more probably than by the common curve it is right, and how sure that is."""
 
     mean: float
     variance: float

@@ -1,16 +1,16 @@
 """Whether a cached answer may stand in for a new one: by a bound on wrong answers, or by a fixed threshold.
 
 The bound's method is vCache's (Schroeder et al. 2025, "vCache: Verified Semantic Prompt Caching", §4): a decision either *exploits* the
-cached answer or *explores*, that is, has the model answer and learns whether the cached answer would have done. From what was learnt comes a
+cached answer or *explores*, that is, has the model answer and learns whether the cached answer would have done. What was learnt gives a
 lower confidence limit of the probability that the cached answer is right: the largest (1-ε)·σ(logit at its ε-quantile) over a grid of ε
 (§4.2, where the quantile is the threshold's). As in vCache, the error rate that is bounded is wrong answers over all requests; one over the
 answers from the cache alone is stricter and can be had with `per="hits"`.
 
-Three things differ. The logit comes from a curve that entries share, with an offset of each entry (`belief`). Where vCache gives every single
-request the same error probability, by exploring with probability τ = 1 - δ/(1-α), the risk is spent here where it buys most: requests are
-answered from the cache in the order of their lower limits, as far down as the expected errors of recent traffic stay under the bound; both
-keep the same average, and this one has the most hits for it. And a share of the requests that could be answered from the cache is explored
-all the same, which shows when the expectations are wrong.
+Three things differ. The logit comes from a curve that entries share, with an offset of each entry (`belief`). Where vCache gives every
+single request the same error probability, by exploring with probability τ = 1 - δ/(1-α), the risk is spent here where it buys most: requests
+are answered from the cache in the order of their lower limits, as far down as the expected errors of recent traffic stay under the bound;
+both keep the same average, and this one has the most hits for it. And a share of the requests that could be answered from the cache is
+explored all the same, which shows when the expectations are wrong.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from foreword.gateway.cache.evidence import CENTRE, SPREAD, Evidence
 EntryId = TypeVar("EntryId", bound=Hashable)
 Denominator = Literal["requests", "hits"]
 
+LEAST_SIMILARITY = 0.4
+"""Questions less alike are never the same, nearly."""
 _EPSILONS = (0.001, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3)
 _QUANTILES = tuple((1 - epsilon, NormalDist().inv_cdf(1 - epsilon)) for epsilon in _EPSILONS)
 _REFRESH = 64
@@ -73,6 +75,11 @@ class Decision(Generic[EntryId]):
 class Policy(Protocol[EntryId]):
     """Decides, and learns from what comes of it."""
 
+    @property
+    def least_similarity(self) -> float:
+        """Questions less alike are no candidates."""
+        ...
+
     def choose(self, candidates: Sequence[Candidate[EntryId]]) -> Decision[EntryId]:
         """What to do with one request. Each request is asked about once, also where nothing is near."""
         ...
@@ -102,6 +109,11 @@ class FixedThreshold(Generic[EntryId]):
         """Raises `ConfigError` for a threshold that is none."""
         if not 0 <= self.threshold <= 1:
             raise ConfigError(f"`threshold` is a cosine from 0 to 1; got {self.threshold}.")
+
+    @property
+    def least_similarity(self) -> float:
+        """See `Policy`."""
+        return min(self.threshold, LEAST_SIMILARITY)
 
     def choose(self, candidates: Sequence[Candidate[EntryId]]) -> Decision[EntryId]:
         """See `Policy`."""
@@ -212,6 +224,11 @@ class ErrorBound(Generic[EntryId]):
         self._random = random.Random(settings.seed)
         self._cut = -1.0
         self._requests = 0
+
+    @property
+    def least_similarity(self) -> float:
+        """See `Policy`."""
+        return LEAST_SIMILARITY
 
     @property
     def observations(self) -> int:

@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -107,7 +108,7 @@ def evidence(similarity: float, asked: Wording, cached: Wording, weights: Weight
         float(content == their_content),
         float(len(content & their_content)),
         _inverted(asked.content, cached.content),
-        _overlap(set(zip(asked.stems, asked.stems[1:], strict=False)), set(zip(cached.stems, cached.stems[1:], strict=False))),
+        _overlap(set(pairwise(asked.stems)), set(pairwise(cached.stems))),
         float(asked.first == cached.first),
         float("names" in differing),
     )
@@ -119,7 +120,7 @@ def _inverted(one: tuple[str, ...], other: tuple[str, ...]) -> float:
     places = [other.index(word) for word in dict.fromkeys(one) if word in other]
     if len(places) < 2:
         return 0.0
-    return sum(before > after for before, after in zip(places, places[1:], strict=False)) / (len(places) - 1)
+    return sum(before > after for before, after in pairwise(places)) / (len(places) - 1)
 
 
 def _overlap(one: set[tuple[str, str]], other: set[tuple[str, str]]) -> float:

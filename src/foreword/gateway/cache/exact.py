@@ -91,9 +91,7 @@ class AnswerStore(Protocol):
 class MemoryStore:
     """Answers in this process, the least recently used of which make room. Meets `AnswerStore`. One event loop uses it."""
 
-    def __init__(
-        self, *, most_bytes: int = 64 * 2**20, keep_stale: float = 3_600.0, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, *, most_bytes: int = 64 * 2**20, keep_stale: float = 3_600.0, clock: Callable[[], float] = time.time) -> None:
         """
         Args:
             most_bytes: what all entries together may take.

@@ -28,9 +28,9 @@ class Cacheable:
     """Which requests may be answered from the cache.
 
     Attributes:
-        temperature: `zero`: only those that ask for greedy answers, or give a seed, and so would get the same answer each time; `unset`: also
-            those that say nothing about it, though OpenAI's default is 1; `any`: also those that ask for drawn answers, which then are all
-            alike.
+        temperature: `zero`: only those that ask for greedy answers, or give a seed, and so would get the same answer each time; `unset`:
+            also those that say nothing about it, though OpenAI's default is 1; `any`: also those that ask for drawn answers, which then are
+            all alike.
         several: also those for several answers (`n` above 1), which want them to differ.
         logprobs: also those for log-probabilities, which are then those of the first time.
     """

@@ -79,7 +79,10 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str], Callable[[str], bool] | None], ...]
     ("national id", re.compile(r"\b\d{3}\.\d{3}\.\d{3}-\d{2}\b"), _brazilian),
     (
         "national id",
-        re.compile(r"(?i)\b(?:ssn|social security|passport|driver'?s? licen[cs]e|national id|tax id|id card)\b[^\d\n]{0,24}[A-Z]{0,3}[\d][\dA-Z -]{4,}"),
+        re.compile(
+            r"(?i)\b(?:ssn|social security|passport|driver'?s? licen[cs]e|national id|tax id|id card)\b"
+            r"[^\d\n]{0,24}[A-Z]{0,3}\d[\dA-Z -]{4,}"
+        ),
         None,
     ),
     ("ip address", re.compile(r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\d.])"), None),
@@ -88,7 +91,11 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str], Callable[[str], bool] | None], ...]
     ("secret", re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), None),
     ("secret", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"), None),
     ("secret", re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"), None),
-    ("secret", re.compile(r"(?i)\b(?:api[ _-]?key|secret|token|password|passwd|pwd|bearer)\b\s*(?:is|[:=])?\s*['\"]?(?=\S*\d)[\w./+=-]{8,}"), None),
+    (
+        "secret",
+        re.compile(r"(?i)\b(?:api[ _-]?key|secret|token|password|passwd|pwd|bearer)\b\s*(?:is|[:=])?\s*['\"]?(?=\S*\d)[\w./+=-]{8,}"),
+        None,
+    ),
     ("secret", re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s/:@]+:[^\s/@]+@"), None),
 )
 

@@ -2,7 +2,7 @@
 
 Each partition (see `key`) has an index of its own, so that a look-up meets only questions of its own tenant, model, prompts and settings. A
 small partition is searched through; a large one has a graph (HNSW, Malkov & Yashunin 2018) from `usearch`. The answers lie in the store of
-exact answers; here is only under which key. Calls are short and do not wait: about the time that embedding the question takes, and as much again.
+exact answers; here is only under which key. Calls are short, and wait for nothing.
 
 Axes: N entry, D dimension, C candidate.
 """
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 SEARCHED_THROUGH = 512
 """Entries up to which a partition is compared with one by one."""
-LEAST_SIMILARITY = 0.4
-"""Questions less alike are no candidates. A fixed threshold under it lowers it."""
 MOST_CHARACTERS = 2_000
 """A longer question is looked up exactly only: a mean over so many words says little."""
 
@@ -127,7 +125,6 @@ class SemanticCache:
         *,
         most_entries: int = 50_000,
         candidates: int = 5,
-        least_similarity: float = LEAST_SIMILARITY,
     ) -> None:
         """
         Args:
@@ -138,7 +135,7 @@ class SemanticCache:
         if most_entries < 1 or candidates < 1:
             raise ConfigError(f"A semantic cache holds 1 entry or more and looks at 1 or more; got {most_entries} and {candidates}.")
         self._embedder, self._policy = embedder, policy
-        self._most_entries, self._candidates, self._least_similarity = most_entries, candidates, least_similarity
+        self._most_entries, self._candidates = most_entries, candidates
         self._entries: OrderedDict[int, Entry] = OrderedDict()
         self._by_exact: dict[str, int] = {}
         self._partitions: dict[str, _Partition] = {}
@@ -164,7 +161,8 @@ class SemanticCache:
         near = self._near(key, vector_D, among)
         asked, weights = wording(key.question), self._weights.setdefault(key.tenant, Weights())
         candidates = [
-            Candidate(entry=entry.number, evidence=evidence(similarity, asked, wording(entry.question), weights)) for entry, similarity in near
+            Candidate(entry=entry.number, evidence=evidence(similarity, asked, wording(entry.question), weights))
+            for entry, similarity in near
         ]
         decision = policy.choose(candidates)
         if decision.candidate is None:
@@ -235,7 +233,8 @@ class SemanticCache:
         if partition is None:
             return []
         wanted = self._candidates if among is None else 8 * self._candidates
-        nearest = {number: similarity for number, similarity in partition.nearest(vector_D, wanted) if similarity >= self._least_similarity}
+        least = self.policy(key.tenant).least_similarity
+        nearest = {number: similarity for number, similarity in partition.nearest(vector_D, wanted) if similarity >= least}
         entries = [self._entries[number] for number in nearest]
         # A partition's name is a digest that the tenant's is part of; this holds even if one is made otherwise.
         own = [entry for entry in entries if entry.tenant == key.tenant]

@@ -10,24 +10,23 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-NEGATIONS = frozenset(
-    "not no never none nor neither nobody nothing nowhere without cannot except unless stop avoid prevent "
-    "nicht kein keine keinen nie niemals ohne pas jamais sans aucun nunca sin ningún ninguna não nunca sem non mai senza".split()
-)
-QUESTION_WORDS = frozenset("what which who whom whose how why when where is are was were can could do does did should will would".split())
-_EMPTY_WORDS = frozenset(
-    "a an the is are was were be been am do does did can could should would shall will may might i you we my your our me us one it its he she "
-    "they them his her their this that these those to of in on at for from by with and or as if so there here have has had get some any what "
-    "which who whom whose how why when where".split()
-)
+_NEGATIONS = """
+not no never none nor neither nobody nothing nowhere without cannot except unless stop avoid prevent
+nicht kein keine keinen nie niemals ohne pas jamais sans aucun nunca sin ningún ninguna não sem non mai senza
+"""
+_QUESTIONS = "what which who whom whose how why when where is are was were can could do does did should will would"
+_LINKS = """
+a an the is are was were be been am do does did can could should would shall will may might i you we my your our me us one it its he she
+they them his her their this that these those to of in on at for from by with and or as if so there here have has had get some any what
+which who whom whose how why when where
+"""
+_COUNTED = "two three four five six seven eight nine ten eleven twelve"
+
+NEGATIONS, QUESTION_WORDS, EMPTY_WORDS = (frozenset(words.split()) for words in (_NEGATIONS, _QUESTIONS, _LINKS))
 _WORD = re.compile(r"\d+(?:[.,:/]\d+)*|[^\W\d_]+(?:\d+[^\W_]*)?")
 _NOT = re.compile(r"n['’]t\b", re.IGNORECASE)
 _OWNER = re.compile(r"['’]s\b", re.IGNORECASE)
-_NUMBER_WORDS = {
-    word: str(number)
-    for number, word in enumerate("zero one two three four five six seven eight nine ten eleven twelve".split())
-    if number > 1
-}
+_NUMBER_WORDS = {word: str(number) for number, word in enumerate(_COUNTED.split(), start=2)}
 _BARE_NOT = {
     "dont",
     "doesnt",
@@ -80,7 +79,7 @@ def wording(text: str) -> Wording:
     stems = [_stem(word) for word in words]
     return Wording(
         stems=tuple(stems),
-        content=tuple(stem for stem, word in zip(stems, words, strict=True) if word not in _EMPTY_WORDS),
+        content=tuple(stem for stem, word in zip(stems, words, strict=True) if word not in EMPTY_WORDS),
         numbers=tuple(sorted(number for word in words if (number := _number(word)))),
         negations=sum(word in NEGATIONS or word in _BARE_NOT for word in words),
         names=frozenset(_stem(word.lower()) for word, start in found if _is_name(word, start, plain)),
@@ -102,7 +101,7 @@ def differences(one: Wording, other: Wording) -> tuple[str, ...]:
 
 
 def _stem(word: str) -> str:
-    if word in _EMPTY_WORDS:
+    if word in EMPTY_WORDS:
         return word
     for ending in _ENDINGS:
         if word.endswith(ending) and len(word) - len(ending) >= _LEAST_STEM:

@@ -1,17 +1,23 @@
-"""`intake`: what kind of task a request is, who sends it, how urgent it is.
+"""`intake`: what kind of task a request is, and with that every setting that holds for it; its priority, its deadline and its user.
 
-The header `foreword-task` or `task` in the request's metadata says it outright. Else the rules of the task types are tried in their order
-on the user's last turn; what none matches is of type `default`.
+A client says the type in the header `foreword-task` or in `metadata.task`; where it does not, the first type one of whose rules matches the
+last user turn is taken, then the one whose labelled lines are most alike, and else `default`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
+from foreword.errors import ConfigError
+from foreword.gateway.capturing import capture_of
 from foreword.gateway.errors import Refusal
+from foreword.gateway.intake import wishes
+from foreword.gateway.intake.centroids import Centroids
 from foreword.gateway.passage import Passage
 from foreword.gateway.path_settings import DEFAULT_TASK, TaskSettings
+from foreword.gateway.question import question, question_vector
 from foreword.gateway.stage import Next, Parts, Stage
 
 MOST_CHARACTERS = 20_000
@@ -21,12 +27,21 @@ MOST_CHARACTERS = 20_000
 def make(parts: Parts) -> Stage:
     """The stage."""
     settings = parts.settings
-    rules = [(name, [re.compile(rule) for rule in task.rules]) for name, task in settings.tasks.items()]
+    rules = tuple((name, tuple(re.compile(rule) for rule in task.rules)) for name, task in settings.tasks.items() if task.rules)
     known = {name: settings.task(name) for name in {*settings.tasks, DEFAULT_TASK}}
+    likeness = _likeness(parts, known)
+    capture = capture_of(parts)
 
     async def intake(passage: Passage) -> Next:
-        passage.task = _told(passage, known) or known[_matched(_question(passage), rules)]
-        passage.told["foreword-task"] = passage.task.name
+        if capture is not None:
+            passage.afterwards.append(partial(capture, passage))
+        task = _told(passage, known)
+        if task is None:
+            text = question(passage.request) if rules else ""
+            task = known[_matched(text[:MOST_CHARACTERS], rules) or likeness(passage) or DEFAULT_TASK]
+        passage.task = task
+        wishes.take(passage)
+        passage.told["foreword-task"] = task.name
         return Next.ON
 
     return intake
@@ -44,9 +59,23 @@ def _told(passage: Passage, known: Mapping[str, TaskSettings]) -> TaskSettings |
     return known[name]
 
 
-def _matched(text: str, rules: list[tuple[str, list[re.Pattern[str]]]]) -> str:
-    return next((name for name, patterns in rules if any(pattern.search(text) for pattern in patterns)), DEFAULT_TASK)
+def _matched(text: str, rules: tuple[tuple[str, tuple[re.Pattern[str], ...]], ...]) -> str | None:
+    for name, patterns in rules:
+        for pattern in patterns:
+            if pattern.search(text):
+                return name
+    return None
 
 
-def _question(passage: Passage) -> str:
-    return next((message.text for message in reversed(passage.request.messages) if message.role == "user"), "")[:MOST_CHARACTERS]
+def _likeness(parts: Parts, known: Mapping[str, TaskSettings]) -> Callable[[Passage], str | None]:
+    """What finds the type by likeness; nothing does where nothing was trained. Raises `ConfigError`."""
+    path, embedder = parts.settings.intake_model, parts.embedder
+    if path is None:
+        return lambda passage: None
+    if embedder is None:
+        raise ConfigError("`intake_model` needs an embedder, and none was loaded. Install one: pip install 'foreword[retrieval]'.")
+    centroids = Centroids.read(path, embedder)
+    unknown = [label for label in centroids.labels if label not in known]
+    if unknown:
+        raise ConfigError(f"{path} knows the task type `{unknown[0]}`, and `tasks` does not. Add it, or train without its lines.")
+    return lambda passage: centroids.label(question_vector(passage, embedder))

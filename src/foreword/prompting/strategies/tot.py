@@ -21,7 +21,7 @@ from foreword.errors import ForewordError
 from foreword.prompting import decomposition
 from foreword.prompting.decomposition import WEIGHTS, State, read_value, read_vote
 from foreword.prompting.final_answer import final_answer
-from foreword.prompting.strategies._checking import chosen_verifier
+from foreword.prompting.strategies._checking import checked, chosen_verifier
 from foreword.prompting.strategy import Draft, Run, StrategySettings, together
 from foreword.prompting.tree import Guide, Limits, Node, Tree, breadth_first, depth_first
 from foreword.prompting.turns import with_question
@@ -188,10 +188,7 @@ class _Search:
     async def _check(self, node: Node[State]) -> float:
         """How right a finished path is."""
         assert self._verify is not None
-        draft = self._draft(node)
-        with self._run.tracer.span("check", "verify", {"answer": draft.final}) as span:
-            verdict = await self._verify(self._conversation, draft.text, self._run.ask)
-            span.set(score=verdict.score, reason=verdict.reason)
+        verdict = await checked(self._verify, self._conversation, self._draft(node).text, self._run)
         return verdict.score
 
     async def _texts(self, prompt: str, count: int, purpose: str) -> list[str]:
