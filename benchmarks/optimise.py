@@ -87,6 +87,10 @@ def _seed_figures(engine: Any, task: PromptTask, size: Size, seed: int) -> dict[
     price = Price(input_per_million=Decimal(INPUT_PRICE), output_per_million=Decimal(OUTPUT_PRICE))
     judge = judging.StrategyJudge(LabelModel(engine, task.labels), judging.equals, price=price)
     messages = [{"role": "system", "content": HAND}, {"role": "user", "content": "{{ text }}"}]
+
+    def tell(step: Any) -> None:
+        sys.stderr.write(f"seed {seed}: {step.tried} tried, {step.best.share:.2f} on dev, {step.spent:.0%} spent\n")
+
     began = time.perf_counter()
     found = optimise(
         build({"name": "domains", "messages": messages}, source="the hand prompt"),
@@ -97,7 +101,7 @@ def _seed_figures(engine: Any, task: PromptTask, size: Size, seed: int) -> dict[
         labels=task.labels,
         limits=Limits(money=Decimal(size.budget)),
         settings=OptimiseSettings(failure_cost=Decimal(FAILURE_COST), seed=seed, minibatch=15),
-        observe=lambda step: sys.stderr.write(f"seed {seed}: {step.tried} tried, {step.best.share:.2f} on dev, {step.spent:.0%} spent\n"),
+        observe=tell,
     )
     seconds = time.perf_counter() - began
     if found.held_out is None:

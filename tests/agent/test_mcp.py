@@ -21,7 +21,7 @@ PROGRAM = str(Path(__file__).resolve().parents[1] / "support" / "mcp_server.py")
 
 
 def stdio(way: str = "stdio", **settings: Any) -> McpServer:
-    return McpServer(command=sys.executable, args=(PROGRAM, way), **{"start_seconds": 60, "seconds": 60, **settings})
+    return McpServer(**{"command": sys.executable, "args": (PROGRAM, way), "start_seconds": 60, "seconds": 60, **settings})
 
 
 def within(server: McpServer, act: Callable[[Tools], Awaitable[Any]]) -> Any:
@@ -183,9 +183,10 @@ def test_a_server_that_is_broken_is_told(way: str, said: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["silent", "gibberish"])
-def test_a_server_that_never_answers_is_given_up(way: str) -> None:
+def test_a_server_that_never_answers_is_given_up_and_ended(way: str, tmp_path: Path) -> None:
     with pytest.raises(ToolError, match=r"in 0.5 seconds"):
-        called(stdio(way, start_seconds=0.5))
+        called(stdio(args=(PROGRAM, way, str(tmp_path)), start_seconds=0.5))
+    assert str(tmp_path) not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
 
 
 def test_a_tool_whose_schema_is_too_long_is_left_out_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:

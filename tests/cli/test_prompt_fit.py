@@ -15,9 +15,8 @@ def prompts(tmp_path: Path, foreword: Any) -> list[Path]:
     paths = []
     for name, system in (("plain", "Answer."), ("pirate", "You are a pirate and sing all day long.")):
         path = tmp_path / f"{name}.toml"
-        path.write_text(
-            f'[[messages]]\nrole = "system"\ncontent = "{system}"\n[[messages]]\nrole = "user"\ncontent = "Q: {{{{ text }}}}"\n'
-        )
+        messages = f'[[messages]]\nrole = "system"\ncontent = "{system}"\n[[messages]]\nrole = "user"\n'
+        path.write_text(messages + 'content = "Q: {{ text }}"\n')
         paths.append(path)
     assert foreword("prompt", "add", paths[0]).exit_code == 0
     return paths

@@ -53,15 +53,22 @@ def test_a_new_version_with_its_evidence(foreword: Any, tiny: Path, labelled: Pa
 
 
 def test_the_same_command_goes_on_and_fresh_starts_over(foreword: Any, tiny: Path, labelled: Path, stored: PromptStore, home: Path):
-    first = optimised(foreword, tiny, labelled, "--calls", 250, "--json")
-    journal = home / "runs" / "optimise-colour" / "journal.jsonl"
-    lines = journal.read_text().splitlines()
-    again = optimised(foreword, tiny, labelled, "--calls", 250, "--json")
-    assert journal.read_text().splitlines() == lines, "nothing was asked again"
-    assert json.loads(again.stdout)["dev"] == json.loads(first.stdout)["dev"]
-    other = optimised(foreword, tiny, labelled, "--calls", 250, "--seed", 4)
-    assert other.exit_code == 2 and "belongs to other work" in other.stderr
-    assert optimised(foreword, tiny, labelled, "--calls", 250, "--seed", 4, "--fresh").exit_code == 0
+    def run(*options: object) -> dict[str, Any]:
+        words = ("--data", labelled, "--model", tiny, "--dtype", "float32", "--calls", 250, "--json")
+        result = foreword("prompt", "optimise", "colour@v1", *words, *options)
+        assert result.exit_code == 0, result.stderr
+        return json.loads(result.stdout)
+
+    def entries() -> list[int]:
+        return [len(path.read_text().splitlines()) for path in sorted((home / "runs" / "optimise-colour" / "journals").iterdir())]
+
+    first = run()
+    before = entries()
+    assert run()["dev"] == first["dev"] and entries() == before, "nothing was asked again"
+    run("--seed", 4)
+    assert len(entries()) == 2, "other work has a journal of its own"
+    run("--seed", 4, "--fresh")
+    assert len(entries()) == 1
 
 
 def test_money_and_a_table(foreword: Any, tiny: Path, labelled: Path, stored: PromptStore):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from foreword.data.dataset import Dataset
-from foreword.errors import StoreError
+from foreword.errors import EvaluationError, StoreError
 from foreword.evaluate.measuring import ORPHANED, Finding, Job, is_out_of_memory, mean_prior, peak_memory, run
 from foreword.evaluate.task import SuccessRule, Task, make_task
 from foreword.types import Example, Message
@@ -137,3 +138,22 @@ def test_a_contender_does_not_outlive_its_parent() -> None:
         assert process.poll() is None
         process.stdin.close()
         assert process.wait(timeout=60) == ORPHANED
+
+
+def test_a_classification_is_written_where_labels_cannot_be_ranked(choice: Task, tmp_path: Path) -> None:
+    def found(spec: str, name: str) -> Finding:
+        folder = tmp_path / name
+        folder.mkdir()
+        labels_alone = dataclasses.replace(choice, scorers=("accuracy",))
+        return run(job(labels_alone, Path("echo:echo"), spec), scratch=folder, progress=lambda *stage: None)
+
+    contender, strategy = found("zero-shot", "contender"), found("strategy:zero-shot", "strategy")
+    assert contender.answers == strategy.answers == tuple(example.prompt for example in choice.dev)
+    assert contender.label_log_probs is None and contender.asked is None
+    assert strategy.asked is not None and [row.calls for row in strategy.asked] == [1] * 4
+    assert contender.prompt_tokens == strategy.prompt_tokens
+
+
+def test_what_must_train_is_refused_on_an_engine_that_only_answers(prose: Task, tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="`lora` needs a model that can be trained"):
+        run(job(prose, Path("scripted:arithmetic"), "lora"), scratch=tmp_path, progress=lambda *stage: None)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -42,14 +44,30 @@ def test_names_are_those_of_the_files() -> None:
     assert not [name for name in scorer.names() if name.startswith(("_", "-"))]
 
 
+RIGHT_AND_WRONG = {
+    "game24": ("Answer: 6 * 4 * 1 * 1", "Answer: 6 + 4", "any"),
+    "number": ("#### 24", "#### 7", "24"),
+    "reasoning-gym": (
+        "24",
+        "7",
+        json.dumps({"problem": "chain_sum", "entry": {"question": "20 + 4 =", "answer": "24", "metadata": {}}}),
+    ),
+    "tool-call": ('[{"name": "add", "arguments": {"a": 1}}]', "[]", '[{"add": {"a": [1]}}]'),
+}
+"""Scorers of answers of one form: a right answer, a wrong one, and the reference."""
+
+
 @pytest.mark.parametrize("name", scorer.names())
 def test_every_scorer_keeps_the_contract(name: str) -> None:
     """Value, statistic and rows agree; one row repeated changes nothing in kind."""
+    if name == "reasoning-gym":
+        pytest.importorskip("reasoning_gym", reason="the package reasoning-gym is not installed")
+    right, wrong, reference = RIGHT_AND_WRONG.get(name, (YES, NO, ""))
     log_probs = np.log(np.array([[0.6, 0.4], [0.3, 0.7], [0.2, 0.8]]))
     outcome = Outcome(
-        answers=(YES, NO, YES),
-        references=((YES,), (NO,), (NO,)),
-        prompts=("name[yes]", "name[no]", "name[no]"),
+        answers=(right, wrong, right),
+        references=((reference or YES,), (reference or NO,), (reference or NO,)),
+        prompts=("Numbers: 6 4 1 1",) * 3 if reference else ("name[yes]", "name[no]", "name[no]"),
         labels=(YES, NO),
         label_log_probs=log_probs,
         prior_log_probs=np.log(np.array([0.5, 0.5])),

@@ -170,3 +170,18 @@ def test_a_task_made_by_hand_is_checked_too() -> None:
     fields = {name: getattr(task, name) for name in Task.__dataclass_fields__}
     with pytest.raises(EvaluationError, match="uses the scorer `bleu`, which is not among"):
         Task(**{**fields, "primary": "bleu"})
+
+
+def test_a_task_names_a_verifier_and_tools_that_there_are(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    lines = 'train = "rows.jsonl"\ndev = "rows.jsonl"\n'
+    (tmp_path / "task.toml").write_text(lines + 'verifier = "json-object"\ntools = ["calculator"]\n')
+    task = load_task(tmp_path)
+    assert (task.verifier, task.tools) == ("json-object", ("calculator",))
+    for wrong, says in (
+        ('verifier = "oracle"', "no `oracle` among verifiers. Known: .*json-object"),
+        ('tools = ["hammer"]', "no `hammer` among tools"),
+    ):
+        (tmp_path / "task.toml").write_text(lines + wrong)
+        with pytest.raises(EvaluationError, match=says):
+            load_task(tmp_path)

@@ -43,6 +43,13 @@ def test_other_work_is_not_touched(tmp_path: Path):
     assert path.read_bytes() == before
 
 
+def test_in_a_folder_each_work_has_its_own(tmp_path: Path):
+    for seed in (0, 1):
+        Journal(tmp_path / "journals", work={"seed": seed}).put({"a": {"n": seed}})
+    assert [Journal(tmp_path / "journals", work={"seed": seed}).get("a") for seed in (0, 1)] == [{"n": 0}, {"n": 1}]
+    assert len(list((tmp_path / "journals").iterdir())) == 2
+
+
 def test_a_damaged_line_is_named(tmp_path: Path):
     path = tmp_path / "journal.jsonl"
     Journal(path, work=WORK)

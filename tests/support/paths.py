@@ -1,8 +1,8 @@
 """A served path on a real socket, in a thread of its own.
 
-    with upstream(answer("Hello.")) as fake, serving_path({"models": {"big": {"url": fake.url, "model": "big"}}}) as path:
-        path.ask("Hi")
-        path.entries()[0]["status"]
+with upstream(answer("Hello.")) as fake, serving_path({"models": {"big": {"url": fake.url, "model": "big"}}}) as path:
+    assert path.ask("Hi").status_code == 200
+    assert path.one_entry()["status"] == "answered"
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ServedPath:
 
     base_url: str
     server: PathServer
-    database: Database
+    database: Database | None
 
     def client(self, key: str = "none", **options: Any) -> openai.OpenAI:
         """OpenAI's own client."""
@@ -64,6 +64,7 @@ class ServedPath:
     def entries(self) -> list[dict[str, Any]]:
         """The ledger's entries in their order, all that was recorded so far; `amount` is money, `charges` and `savings` are lists."""
         ledger = self.server.state.service.parts.ledger
+        assert self.database is not None, "this path writes nothing down"
         ledger.flush()
         with self.database.reading() as connection:
             found = [dict(row) for row in connection.execute(select(ENTRIES).order_by(ENTRIES.c.at)).mappings()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -93,9 +94,10 @@ def audit(
     reporting = None if held_out is None else read(held_out, labels=rows.labels)
     if reporting is not None:
         rows = dedupe(rows, against=reporting)
-    journal = run_folder(f"audit-{hand.name}") / "journal.jsonl"
+    # Names may have a point, which would make a file of the folder.
+    journal = run_folder(f"audit-{hand.name}") / "journals"
     if fresh:
-        journal.unlink(missing_ok=True)
+        shutil.rmtree(journal, ignore_errors=True)
     judging = judging_from_options(
         model,
         rows,

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from foreword.prompting.searching import Observe, Step
     from foreword.prompting.template import Template
 
-JOURNAL = "journal.jsonl"
 DEV_SHARE = 0.5
 """Of the rows in one file: those that are not for training, of which half are held out."""
 
@@ -114,7 +113,8 @@ def optimise(
         seed=seed,
     )
     train, choosing, reporting = _rows(data, dev, held_out, seed)
-    folder = run_folder(f"optimise-{hand.name}")
+    # Names may have a point, which would make a file of the folder.
+    folder = run_folder(f"optimise-{hand.name}") / "journals"
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
     judging = judging_from_options(
@@ -143,7 +143,7 @@ def optimise(
                 price=price,
                 reflection=judging.writes if reflect else None,
                 variable=variable,
-                journal=folder / JOURNAL,
+                journal=folder,
                 observe=observe,
             )
     finally:

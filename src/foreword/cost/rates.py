@@ -42,6 +42,7 @@ class Consumed:
         input_tokens: of the whole prompt, those read from or written to the provider's cache included.
         output_tokens: of the answer, reasoning included.
         machine_seconds: of an own machine; None where that is not known.
+        estimated: whether the counts were made from what was seen, as the provider told none.
     """
 
     input_tokens: int = 0
@@ -50,6 +51,7 @@ class Consumed:
     output_tokens: int = 0
     reasoning_tokens: int = 0
     machine_seconds: float | None = None
+    estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

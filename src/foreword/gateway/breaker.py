@@ -29,16 +29,21 @@ class Breaker:
     @property
     def is_open(self) -> bool:
         """Whether a call would be held back just now; takes nothing."""
-        return self._failed >= self._most and (self._probing or self._now() < self._until)
+        return not self.is_closed and (self._probing or self._now() < self._until)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether calls go through as they come."""
+        return self._failed < self._most
 
     @property
     def opens_in(self) -> float:
         """Seconds until a call is let through again."""
-        return max(0.0, self._until - self._now()) if self._failed >= self._most else 0.0
+        return 0.0 if self.is_closed else max(0.0, self._until - self._now())
 
     def way(self) -> Way:
         """Asks for a call to be let through; where it is, one of `succeeded`, `failed` and `gave_up` follows."""
-        if self._failed < self._most:
+        if self.is_closed:
             return "closed"
         if self.is_open:
             return "open"
@@ -47,7 +52,7 @@ class Breaker:
 
     def succeeded(self) -> None:
         """The model answered."""
-        if self._failed >= self._most:
+        if not self.is_closed:
             logger.warning("model %s answers again", self._name)
         self._failed, self._probing = 0, False
 

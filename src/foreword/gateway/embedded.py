@@ -21,6 +21,7 @@ from foreword.gateway.path_wire import CHUNK, REPLY
 from foreword.gateway.service import TENANT
 from foreword.gateway.streaming import DONE
 from foreword.gateway.upstream import consumed_of, event_of, outgoing, wants_usage
+from foreword.gateway.wire import PromptCall
 
 CHAT = "/v1/chat/completions"
 _END = b"\n\n"
@@ -38,10 +39,9 @@ class Embedded:
     async def complete(self, call: Call) -> Reply:
         """A whole answer; see `Target`."""
         began = time.perf_counter()
-        exchange = _Exchange(self._app, call, msgspec.json.encode(outgoing(call.request, call.model, self._settings, stream=False)))
+        exchange = _Exchange(self._app, call, self._body(call, stream=False))
         try:
-            async with asyncio.timeout(call.seconds):
-                raw = b"".join([piece async for piece in exchange.pieces()])
+            raw = b"".join([piece async for piece in exchange.pieces(call.seconds)])
         except TimeoutError:
             raise TargetError(f"`{self.name}` took longer than {call.seconds:.0f} seconds.", status="timeout") from None
         finally:
@@ -62,24 +62,29 @@ class Embedded:
     async def stream(self, call: Call) -> AsyncIterator[Event]:
         """An answer piece by piece; see `Target`."""
         began = time.perf_counter()
-        exchange = _Exchange(self._app, call, msgspec.json.encode(outgoing(call.request, call.model, self._settings, stream=True)))
+        exchange = _Exchange(self._app, call, self._body(call, stream=True))
         rest, begun = b"", False
         try:
-            async with asyncio.timeout(call.seconds):
-                async for piece in exchange.pieces():
-                    if exchange.status != 200:
-                        rest += piece
-                        continue
-                    *events, rest = (rest + piece).split(_END)
-                    for event in events:
-                        if event + _END != DONE and event.startswith(b"data:"):
-                            begun = True
-                            yield self._read(event, call, began)
+            async for piece in exchange.pieces(call.seconds):
+                if exchange.status != 200:
+                    rest += piece
+                    continue
+                *events, rest = (rest + piece).split(_END)
+                for event in events:
+                    if event + _END != DONE and event.startswith(b"data:"):
+                        begun = True
+                        yield self._read(event, call, began)
         except TimeoutError:
             raise TargetError(f"`{self.name}` took longer than {call.seconds:.0f} seconds.", status="timeout", begun=begun) from None
         finally:
             exchange.close()
         self._check(exchange, rest)
+
+    def _body(self, call: Call, *, stream: bool) -> bytes:
+        request = outgoing(call.request, call.model, self._settings, stream=stream)
+        if self._settings.prompt is not None:
+            request = msgspec.structs.replace(request, prompt=PromptCall(id=self._settings.prompt))
+        return msgspec.json.encode(request)
 
     def _read(self, event: bytes, call: Call, began: float) -> Event:
         chunk = CHUNK.decode(event.removeprefix(b"data:"))
@@ -129,9 +134,15 @@ class _Exchange:
         """Headers of the answer that the client should see too."""
         return tuple((name.decode("latin-1"), self.headers[name].decode("latin-1")) for name in _PASSED_ON if name in self.headers)
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The answer's body as it comes; `status` and `headers` are set before the first piece."""
-        while (piece := await self._pieces.get()) is not None:
+    async def pieces(self, seconds: float) -> AsyncIterator[bytes]:
+        """The answer's body as it comes; `status` and `headers` are set before the first piece. Raises `TimeoutError` after `seconds`."""
+        ends_at = asyncio.get_running_loop().time() + seconds
+        while True:
+            # A timeout belongs to the task that waits, and each piece may be waited for in another one.
+            async with asyncio.timeout_at(ends_at):
+                piece = await self._pieces.get()
+            if piece is None:
+                break
             yield piece
         await self._task
 

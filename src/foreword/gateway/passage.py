@@ -109,7 +109,8 @@ class TargetError(Exception):
         status: what an attempt is recorded with.
         http_status: of the model's answer, None where there was none.
         retry_after: seconds, where the model says.
-        refusal: the model's own words, safe for the client, where the request itself is at fault (400, 404, 413, 422).
+        refusal: the model's own words, safe for the client, where the request itself is at fault (400, 404, 413, 422); `code` and `param`
+            as the model gave them with it.
         begun: whether a part of the answer had come, so that the same request must not be sent again behind the client's back.
     """
 
@@ -121,11 +122,37 @@ class TargetError(Exception):
         http_status: int | None = None,
         retry_after: float | None = None,
         refusal: bytes | None = None,
+        code: str | None = None,
+        param: str | None = None,
         begun: bool = False,
     ) -> None:
         super().__init__(message)
         self.status: AttemptStatus = status
         self.http_status, self.retry_after, self.refusal, self.begun = http_status, retry_after, refusal, begun
+        self.code, self.param = code, param
+
+
+class Hold(Protocol):
+    """Money that is set aside for a request, where a budget holds for it."""
+
+    async def reserve(self) -> None:
+        """Sets money aside for the first call. Raises `Refusal` where there is none left."""
+        ...
+
+    async def more(self, model: str, request: PathRequest) -> bool:
+        """Sets money aside for one further call; False where there is none left."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """An answer that did not reach the bar, while a better one is looked for."""
+
+    reply: Reply
+    model: str
+    prompt: str
+    prefix: str
+    score: float
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -144,12 +171,14 @@ class Passage:
         success, score: what `check` found.
         lines: what was paid for.
         baseline: what the request would have cost without any lever, where that is known.
-        told: headers of the answer, all of them starting with `foreword-`.
+        told: headers of the answer, all of them starting with `foreword-` or `x-ratelimit-`.
         afterwards: awaited once the answer is complete, streamed ones included: the cache's admission, for instance.
         question_vector: of the last user turn, with the text that it is of; `question.question_vector` computes it once for all stages.
         sources: passages that stand before the question, by their numbers from 1: name and text.
         spared_tokens: about how many tokens `assemble` left out.
         prompted: how many of the request's first messages are those of the task type's prompt; a model with a prefix does without them.
+        hold: where a budget holds for the request.
+        rejected: the answer that `check` escalated from; the better of the two goes to the client.
     """
 
     id: str
@@ -189,8 +218,15 @@ class Passage:
     sources: tuple[tuple[str, str], ...] = ()
     spared_tokens: int = 0
     prompted: int = 0
+    hold: Hold | None = None
+    rejected: Rejected | None = None
 
     @property
     def buffered(self) -> bool:
         """Whether the answer must be whole before any of it is sent: the client wants no stream, or the check may call for another."""
         return not self.request.streams or self.task.check.escalates
+
+    def take_back(self, rejected: Rejected) -> None:
+        """Makes an earlier answer the answer again."""
+        self.reply, self.model, self.prompt, self.prefix = rejected.reply, rejected.model, rejected.prompt, rejected.prefix
+        self.told["foreword-model"] = rejected.model

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
+from foreword.gateway.errors import Refusal
 from foreword.gateway.passage import Passage
 from foreword.gateway.stage import Next, Parts, Stage, make
 
@@ -38,7 +39,7 @@ class Path:
         """
         place, again = 0, 0
         while place < len(self._stages):
-            step = await self._stages[place](passage)
+            step = await self._step(place, passage)
             if step is Next.AGAIN and again < MOST_AGAIN:
                 again += 1
                 place = self._infer
@@ -49,6 +50,16 @@ class Path:
             if passage.events is not None:
                 return
         await self._settle(passage)
+
+    async def _step(self, place: int, passage: Passage) -> Next:
+        try:
+            return await self._stages[place](passage)
+        except Refusal:
+            if place != self._infer or passage.rejected is None:
+                raise
+            # Another answer was looked for and none came: the one that there is stands.
+            passage.take_back(passage.rejected)
+            return Next.ON
 
     async def finish(self, passage: Passage) -> None:
         """The stages behind `infer`, once a streamed answer is complete; `passage.reply` holds it."""

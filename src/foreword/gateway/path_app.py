@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 CHAT = "/v1/chat/completions"
 MOST_USER = 128
+_ID = re.compile(rb'\A((?:data: ?)?\{\s*"id"\s*:\s*")[^"\\]*"')
 _JSON = (b"content-type", b"application/json")
 _EVENTS = ((b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 
@@ -112,11 +114,11 @@ class PathApp:
             raise
 
     async def _stream(self, passage: Passage, events: AsyncIterator[Event], send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [*_EVENTS, *_headers(passage)]})
         try:
+            await send({"type": "http.response.start", "status": 200, "headers": [*_EVENTS, *_headers(passage)]})
             async for event in events:
                 if event.data:
-                    await send({"type": "http.response.body", "body": event.data, "more_body": True})
+                    await send({"type": "http.response.body", "body": with_id(event.data, passage.id), "more_body": True})
         except TargetError as error:
             passage.status = "failed"
             refusal = Refusal(502, f"The answer broke off: {error} Send the request again.", kind=SERVER, code="upstream_failed")
@@ -134,10 +136,9 @@ class PathApp:
 
 
 async def _send_whole(send: Send, passage: Passage, reply: Reply) -> None:
+    body, kind = with_id(reply.body, passage.id), (_JSON,)
     if passage.asked.streams:
-        body, kind = as_events(reply), _EVENTS
-    else:
-        body, kind = reply.body, (_JSON,)
+        body, kind = as_events(body), _EVENTS
     headers = [*kind, (b"content-length", str(len(body)).encode()), *_headers(passage)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
@@ -152,9 +153,14 @@ async def _refuse(send: Send, refusal: Refusal, told: dict[str, str]) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def as_events(reply: Reply) -> bytes:
+def with_id(data: bytes, new: str) -> bytes:
+    """An answer, or a piece of one, under the id that feedback names it by. An id that does not stand first is left as it is."""
+    return _ID.sub(lambda found: found[1] + new.encode() + b'"', data, count=1)
+
+
+def as_events(body: bytes) -> bytes:
     """A whole answer as the stream that a client asked for: one chunk for each choice and its end, the usage, and `[DONE]`."""
-    whole = msgspec.json.decode(reply.body)
+    whole = msgspec.json.decode(body)
     head = {name: whole.get(name) for name in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
     chunks = []
     for choice in whole.get("choices", []):

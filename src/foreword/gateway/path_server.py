@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -23,7 +24,8 @@ from foreword.gateway import health
 from foreword.gateway.access import Access
 from foreword.gateway.app import route_names
 from foreword.gateway.embedded import Embedded
-from foreword.gateway.errors import Refusal, on_http_exception, on_refusal
+from foreword.gateway.errors import ClientGone, Refusal, on_client_gone, on_http_exception, on_refusal
+from foreword.gateway.feedback import taken
 from foreword.gateway.metrics import Metrics
 from foreword.gateway.passage import Target
 from foreword.gateway.path import Path
@@ -31,7 +33,7 @@ from foreword.gateway.path_app import CHAT, PathApp
 from foreword.gateway.path_settings import AUTO, PathSettings
 from foreword.gateway.service import BODY_BYTES, Service, Traffic
 from foreword.gateway.stage import Parts
-from foreword.gateway.tenants import AdminKey, Keyring
+from foreword.gateway.tenants import EVERYBODY, AdminKey, Keyring
 from foreword.gateway.upstream import Upstream
 from foreword.gateway.wire import ModelCard, ModelList
 from foreword.prompting.store import PromptStore
@@ -108,7 +110,7 @@ def build_path(
     """
     service_inside: Service | None = None if inside is None else inside.state.service
     targets = {name: _target(name, settings, inside, os.environ if environment is None else environment) for name in settings.models}
-    own = {name: model.price for name, model in settings.models.items() if model.price is not None}
+    own = {name: price for name in settings.models if (price := settings.model(name).price) is not None}
     parts = Parts(
         settings=settings,
         targets=targets,
@@ -126,7 +128,7 @@ def build_path(
 
 
 def _target(name: str, settings: PathSettings, inside: ASGIApp | None, environment: Any) -> Target:
-    model = settings.models[name]
+    model = settings.model(name)
     if model.engine is not None:
         if inside is None:
             raise ConfigError(f"The model `{name}` runs in this process, and none was loaded. Load it, and give `inside`.")
@@ -160,15 +162,19 @@ def _behind(settings: PathSettings, service: PathService, inside: Starlette | No
         cards = [ModelCard(id=name, created=0) for name in (AUTO, *settings.models)]
         return Response(msgspec.json.encode(ModelList(data=cards)), media_type="application/json")
 
+    async def feedback(request: Request) -> Response:
+        tenant = EVERYBODY if service.keys is None else service.keys.tenant(request.headers.get("authorization"))
+        return await taken(request, service.parts.ledger, tenant)
+
     routes: list[Any] = [
         Route("/v1/models", models, methods=["GET"]),
+        Route("/v1/feedback", feedback, methods=["POST"]),
         Route("/healthz", health.healthz, methods=["GET"]),
         Route("/readyz", health.readyz, methods=["GET"]),
         Route("/metrics", health.metrics, methods=["GET"]),
     ]
-    from starlette.exceptions import HTTPException
-
-    app = Starlette(routes=routes, exception_handlers={Refusal: on_refusal, HTTPException: on_http_exception})
+    handlers: dict[Any, Any] = {Refusal: on_refusal, ClientGone: on_client_gone, HTTPException: on_http_exception}
+    app = Starlette(routes=routes, exception_handlers=handlers)
     if inside is not None:
         app.router.default = inside
     app.router.redirect_slashes = False

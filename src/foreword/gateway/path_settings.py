@@ -46,9 +46,11 @@ class _Strict(BaseModel):
 
 
 class ModelSettings(_Strict):
-    """A model that calls go to: `engine` in this process, or `url` of another server.
+    """A model that calls go to: `engine` in this process, `url` of another server, or one `like` another of the models.
 
     Attributes:
+        like: the model that this one is, in its own way: with a prompt before every request, at its own price, with limits of its own.
+        prompt: a stored prompt whose messages come before the request's; for a model in this process.
         model: what the engine loads, or what the server calls it.
         key_env: the environment variable that holds the server's key.
         provider: as genai-prices calls it; its price list holds where `price` is absent.
@@ -64,7 +66,9 @@ class ModelSettings(_Strict):
 
     engine: str | None = None
     url: str | None = Field(default=None, pattern=r"^https?://")
-    model: str = Field(min_length=1)
+    like: str | None = None
+    model: str = ""
+    prompt: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     key_env: str | None = None
     provider: str | None = None
@@ -82,11 +86,21 @@ class ModelSettings(_Strict):
 
     @model_validator(mode="after")
     def _one_place(self) -> ModelSettings:
-        if (self.engine is None) == (self.url is None):
-            raise ValueError("give either `engine` (in this process) or `url` (another server)")
+        if [self.engine, self.url, self.like].count(None) != 2:
+            raise ValueError("give one of `engine` (in this process), `url` (another server) and `like` (another of the models)")
+        if (self.like is None) != bool(self.model):
+            raise ValueError("`model` is needed with `engine` and `url`, and is the other model's own with `like`")
         if self.engine is not None and self.key_env is not None:
             raise ValueError("`key_env` is for a server; an engine in this process has no key")
+        if self.url is not None and self.prompt is not None:
+            raise ValueError("`prompt` is for a model in this process; for a server's, name it in a task type's `assemble`")
         return self
+
+    def of(self, other: ModelSettings) -> ModelSettings:
+        """These settings with what makes `other` the model that it is; its price too, where these have none."""
+        own = {"engine": other.engine, "url": other.url, "model": other.model, "key_env": other.key_env, "provider": other.provider}
+        price = {} if self.price is not None else {"price": other.price}
+        return self.model_copy(update={**own, **price, "like": None})
 
 
 class CacheSettings(_Strict):
@@ -208,6 +222,7 @@ class TaskSettings(_Strict):
     output_limit: Annotated[int, Field(ge=1)] | None = None
     seconds: Seconds = 120.0
     priority: int = 0
+    capture_share: Share = 0.1
 
     @field_validator("rules")
     @classmethod
@@ -224,6 +239,7 @@ class BudgetSettings(_Strict):
         degrade_at: the share of the budget from which on requests are served more cheaply: cheapest tier, half the passages and history,
             a stale answer of the cache.
         queue_seconds: how long a request waits for money to come free before it is refused.
+        allow_unpriced: whether a model whose price nobody knows may answer; what it costs is then not counted.
     """
 
     tenant: str | None = None
@@ -232,6 +248,7 @@ class BudgetSettings(_Strict):
     amount: Annotated[Decimal, Field(gt=0)]
     degrade_at: Share = 0.8
     queue_seconds: Annotated[float, Field(ge=0)] = 0.0
+    allow_unpriced: bool = False
 
     @field_validator("amount", mode="before")
     @classmethod
@@ -285,19 +302,43 @@ class PathSettings(_Strict):
                 raise ValueError(f"a {kind} is named with `a-z 0-9 . _ -`; got `{bad[0]}`")
         if AUTO in self.models:
             raise ValueError(f"`{AUTO}` leaves the choice to the path, and cannot name a model")
+        for name, model in self.models.items():
+            if model.like is not None and (model.like not in self.models or self.models[model.like].like is not None):
+                raise ValueError(f"`models.{name}.like` must name another of the models, which is like no further one; got `{model.like}`")
         if len([name for name, model in self.models.items() if model.engine]) > 1:
             raise ValueError("one model runs in this process; give the others a `url`")
         _check_order(self.stages)
+        self._check_money()
         for where, name in self._named_models():
             if name.partition(":")[0] not in self.models:
                 raise ValueError(f"{where} names the model `{name}`, and `models` has {', '.join(f'`{known}`' for known in self.models)}")
         return self
+
+    def model(self, name: str) -> ModelSettings:
+        """The settings of a model, prefix or not, with those of the one that it is like filled in."""
+        found = self.models[name.partition(":")[0]]
+        return found if found.like is None else found.of(self.models[found.like])
 
     def task(self, name: str) -> TaskSettings:
         """The settings of a task type; of one without its own, the default's, and without that either, the first model's."""
         found = self.tasks.get(name) or self.tasks.get(DEFAULT_TASK) or TaskSettings()
         tiers = found.tiers or (next(iter(self.models)),)
         return found.model_copy(update={"name": name, "tiers": tiers})
+
+    def _check_money(self) -> None:
+        needed = (("budgets", self.budgets, ("budget", "reserve")), ("limits", self.limits != LimitSettings(), ("limit",)))
+        for key, given, stages in needed:
+            lacking = [name for name in stages if name not in self.stages]
+            if given and lacking:
+                raise ValueError(f"`{key}` needs the stage `{lacking[0]}`, and `stages` has none")
+        seen = set()
+        for budget in self.budgets:
+            if budget.task is not None and budget.task not in self.tasks and budget.task != DEFAULT_TASK:
+                raise ValueError(f"a budget is for the task type `{budget.task}`, and `tasks` does not have it")
+            name = (budget.tenant, budget.task, budget.period)
+            if name in seen:
+                raise ValueError(f"two budgets are for the same tenant, task type and period: {budget.period}")
+            seen.add(name)
 
     def _named_models(self) -> list[tuple[str, str]]:
         named = [(f"`models.{name}.secondary`", model.secondary) for name, model in self.models.items() if model.secondary]
@@ -348,6 +389,13 @@ def _check_order(stages: tuple[str, ...]) -> None:
         ("infer", "check"),
         ("check", "bill"),
         ("cache", "infer"),
+        ("intake", "budget"),
+        ("budget", "cache"),
+        ("budget", "assemble"),
+        ("budget", "reserve"),
+        ("assemble", "reserve"),
+        ("route", "reserve"),
+        ("reserve", "infer"),
     ):
         if before in stages and after in stages and stages.index(before) > stages.index(after):
             raise ValueError(f"in `stages`, `{before}` must come before `{after}`")

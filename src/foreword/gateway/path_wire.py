@@ -101,12 +101,19 @@ class TokenDetails(Struct, frozen=True):
 
 
 class UsageIn(Struct, frozen=True):
-    """What a model says that it took."""
+    """What a model says that it took. Not all servers put the tokens of their cache where OpenAI does: Anthropic's names for them are read
+    too (`cache_read_input_tokens`), DeepSeek's (`prompt_cache_hit_tokens`) and Moonshot's (`cached_tokens`).
+    """
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
+    total_tokens: int | None = None
     prompt_tokens_details: TokenDetails | None = None
     completion_tokens_details: TokenDetails | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    prompt_cache_hit_tokens: int | None = None
+    cached_tokens: int | None = None
 
 
 class ReplyMessage(Struct, frozen=True):
@@ -136,8 +143,8 @@ class ReplyBody(Struct, frozen=True):
 class ChunkDelta(Struct, frozen=True):
     """What a chunk adds."""
 
-    content: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
+    content: Any = None
+    tool_calls: Any = None
 
 
 class ChunkPart(Struct, frozen=True):

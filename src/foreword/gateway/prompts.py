@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from foreword.errors import ConfigError, StoreError
 from foreword.gateway.errors import SERVER, Refusal
@@ -43,6 +44,20 @@ class Rendered:
         return {HEADER: str(self.reference)}
 
 
+@dataclass(eq=False)
+class _Kept:
+    """A prompt as it was read. Attributes: fixed: what it comes to where it has no variables, with and without examples."""
+
+    state: State | None
+    template: Template
+    fixed: dict[bool, Rendered] = field(default_factory=dict)
+
+    @cached_property
+    def used(self) -> tuple[str, ...]:
+        """The names of its variables."""
+        return self.template.used
+
+
 class Prompts:
     """Prompts of one store. For one event loop; rendering is done in a thread."""
 
@@ -50,7 +65,7 @@ class Prompts:
         """Args: most_characters: of all messages that one prompt may make; a template can make much of few values."""
         self._store, self._most_characters = store, most_characters
         self._references = References(store)
-        self._templates: OrderedDict[Reference, tuple[State, Template]] = OrderedDict()
+        self._templates: OrderedDict[Reference, _Kept] = OrderedDict()
 
     async def rendered(self, asked: PromptCall, tenant: Tenant, *, with_examples: bool) -> Rendered:
         """The messages of the prompt that a request asks for.
@@ -62,22 +77,35 @@ class Prompts:
             Refusal: 404 where there is none for this tenant, 400 where a variable is missing or unknown, the values do not do or make too
                 much, 503 where its file is damaged.
         """
+        reference, kept = await self._found(asked, tenant)
+        if not asked.variables and with_examples in kept.fixed:
+            return kept.fixed[with_examples]
+        try:
+            rendered = await asyncio.to_thread(self._render, reference, kept.template, asked, with_examples)
+        except ConfigError as error:
+            raise Refusal(400, str(error), code="invalid_value", param="prompt.variables") from None
+        if not kept.used:
+            kept.fixed[with_examples] = rendered
+        return rendered
+
+    async def used(self, asked: PromptCall, tenant: Tenant) -> tuple[str, ...]:
+        """The names of the variables of the prompt that a request asks for. Raises `Refusal` as `rendered` does."""
+        _, kept = await self._found(asked, tenant)
+        return kept.used
+
+    async def _found(self, asked: PromptCall, tenant: Tenant) -> tuple[Reference, _Kept]:
         ref = _ref(asked)
         reference = self._references.find(ref, tenant)
         if reference is None:
             raise await asyncio.to_thread(self._unknown, ref, tenant)
-        template = await self._template(reference)
-        try:
-            return await asyncio.to_thread(self._render, reference, template, asked, with_examples)
-        except ConfigError as error:
-            raise Refusal(400, str(error), code="invalid_value", param="prompt.variables") from None
+        return reference, await self._read(reference)
 
-    async def _template(self, reference: Reference) -> Template:
+    async def _read(self, reference: Reference) -> _Kept:
         state = state_of(reference.path)
         kept = self._templates.get(reference)
-        if kept is not None and kept[0] == state:
+        if kept is not None and kept.state == state:
             self._templates.move_to_end(reference)
-            return kept[1]
+            return kept
         try:
             template = await asyncio.to_thread(self._store.load, reference)
         except StoreError as error:
@@ -89,11 +117,12 @@ class Prompts:
                 code="prompt_unavailable",
                 param="prompt",
             ) from None
+        kept = _Kept(state, template)
         if state is not None:
-            self._templates[reference] = (state, template)
+            self._templates[reference] = kept
             if len(self._templates) > MOST_KEPT:
                 self._templates.popitem(last=False)
-        return template
+        return kept
 
     def _render(self, reference: Reference, template: Template, asked: PromptCall, with_examples: bool) -> Rendered:
         shown = template if with_examples else template.model_copy(update={"examples": ()})

@@ -21,6 +21,11 @@ class Slots:
         """Calls under way."""
         return self._used
 
+    @property
+    def are_free(self) -> bool:
+        """Whether a call would find one at once."""
+        return self._used < self._most
+
     def take(self) -> bool:
         """Takes a place where one is free and nobody waits for it."""
         if self._used < self._most and not self._waiting:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from foreword.retrieval.embedder import Embedder
 
 FOLDER = "foreword.gateway.stages"
-ORDER = ("intake", "guard-in", "cache", "assemble", "route", "infer", "check", "bill")
+ORDER = ("limit", "intake", "guard-in", "budget", "cache", "assemble", "route", "reserve", "infer", "check", "bill")
 
 
 class Next(Enum):

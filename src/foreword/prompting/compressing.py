@@ -115,7 +115,7 @@ def audit(
         rows: that decide.
         limits: what may be spent.
         count: tokens of a text; words where it is missing.
-        journal: a file from which an interrupted audit goes on.
+        journal: a file or a folder from which an interrupted audit goes on; see `Journal`.
         observe: told of each part.
 
     Raises:

@@ -6,6 +6,7 @@ tells is used; a last line that was cut off is left out.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ class Journal:
         """Reads what is there.
 
         Args:
+            path: a file; or, without an ending, a folder in which each work has a file of its own.
             work: what the entries are true of: settings, data, model. A file of other work is not touched.
 
         Raises:
@@ -34,13 +36,17 @@ class Journal:
         if path is None:
             return
         head = json.dumps({"format": FORMAT, "work": work}, sort_keys=True)
+        if not path.suffix:
+            path = self._path = path / f"{hashlib.sha256(head.encode()).hexdigest()[:16]}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = _whole_lines(path) if path.exists() else []
         if not lines:
             _replace(path, f"{head}\n")
             return
         if lines[0] != head:
-            raise ConfigError(f"{path} belongs to other work: its settings, data or model differ. Start over (`--fresh`), or name another file.")
+            raise ConfigError(
+                f"{path} belongs to other work: settings, data or model differ. Start over (`--fresh`), or name another file."
+            )
         for line in lines[1:]:
             try:
                 entry = json.loads(line)

@@ -101,7 +101,7 @@ def optimise(
         price: what calls of `reflection` cost; the judge knows the price of its own.
         reflection: a model that is asked to write instructions anew; it may be the one that is judged.
         variable: which of the prompt's variables takes the rows' texts.
-        journal: a file from which an interrupted search goes on.
+        journal: a file or a folder from which an interrupted search goes on; see `Journal`.
         observe: told of each prompt that is judged on the dev rows.
 
     Raises:

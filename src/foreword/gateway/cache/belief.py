@@ -1,10 +1,9 @@
 """How probable it is that a cached answer is right, and how sure that is: a logistic model that learns from one observation at a time.
 
 vCache (Schroeder et al. 2025, "vCache: Verified Semantic Prompt Caching", §4.2) fits a logistic curve over similarity for each cached
-entry, and takes the entry's threshold at the unfavourable end of its confidence band. An entry needs half a dozen observations for that, and
-most entries of real traffic never see as many. Here the curve is common to all entries of a tenant, over more than the similarity, and each
-entry has an offset of its own with a normal prior: an entry without observations answers by the common curve, one with observations by its
-own.
+entry, and takes the entry's threshold at the unfavourable end of its confidence band. An entry needs half a dozen observations for that,
+and most entries of real traffic never see as many. Here the curve is common to all entries of a tenant, over more than the similarity, and
+each entry has an offset of its own with a normal prior: an entry without observations answers by the common curve, another by its own.
 
 The posterior is held as a normal one and updated by assumed-density filtering (Opper 1998, "A Bayesian Approach to On-line Learning"; the
 logistic step is that of Spiegelhalter & Lauritzen 1990): one Newton step an observation, whose cost does not grow with what was seen.
@@ -22,6 +21,13 @@ import numpy as np
 
 from foreword.errors import ConfigError
 
+_START = 0.25
+"""The variance of the calibration's shift before anything is seen."""
+_FORGETTING = 1.002
+"""What that variance grows by with each observation; some five hundred are remembered."""
+_CEILING = 0.98
+"""The most probable that an answer can be right."""
+_ONE = np.ones(1)
 _PROBIT = math.pi / 8
 """Turns a normal uncertainty of the logit into a flatter curve (MacKay 1992, "The Evidence Framework Applied to Classification")."""
 
@@ -50,10 +56,13 @@ class Logit:
 class Belief:
     """The common curve. Not safe to use from several threads at once."""
 
-    def __init__(self, centre_F: np.ndarray, scale_F: np.ndarray, *, prior: float, entry_prior: float) -> None:
+    def __init__(
+        self, centre_F: np.ndarray, scale_F: np.ndarray, *, assumed: float, assumed_F: np.ndarray, prior: float, entry_prior: float
+    ) -> None:
         """
         Args:
             centre_F: about the mean of each feature, and `scale_F` its spread, so that one prior suits all.
+            assumed: the logit in the centre before anything is seen, and `assumed_F` what a step of one spread adds to it.
             prior: standard deviation of each weight before anything is seen.
             entry_prior: standard deviation of the entries' offsets; 0 gives all entries one curve.
         """
@@ -61,7 +70,9 @@ class Belief:
         self._first, self._second = np.triu_indices(len(self._centre_F))
         size = 1 + len(self._centre_F) + len(self._first)
         self._mean_X = np.zeros(size)
+        self._mean_X[: 1 + len(self._centre_F)] = assumed, *assumed_F
         self._covariance_XX = np.eye(size) * prior**2
+        # There are many products, and each matters less.
         self._covariance_XX[1 + len(self._centre_F) :] *= 0.25
         self.entry_prior = Offset(mean=0.0, variance=entry_prior**2)
         self.observations = 0
@@ -79,14 +90,7 @@ class Belief:
     def observe(self, features_F: np.ndarray, offset: Offset, *, same: bool) -> Offset:
         """Learns whether a cached answer was right; returns what its entry's offset becomes."""
         x_X = self._expand(features_F[None])[0]
-        spread_X = self._covariance_XX @ x_X
-        common = max(float(x_X @ spread_X), 0.0)
-        variance = common + offset.variance
-        mean = float(x_X @ self._mean_X) + offset.mean
-        expected = _sigmoid(mean / math.sqrt(1 + _PROBIT * variance))
-        curvature = max(expected * (1 - expected), 1e-4)
-        gain = (float(same) - expected) / (1 + curvature * variance)
-        shrink = curvature / (1 + curvature * variance)
+        gain, shrink, spread_X = _step(x_X, self._mean_X, self._covariance_XX, offset, same=same)
         self._mean_X += spread_X * gain
         self._covariance_XX -= np.outer(spread_X, spread_X) * shrink
         self.observations += 1
@@ -114,6 +118,51 @@ class Belief:
         scaled_CF = np.clip((features_CF - self._centre_F) / self._scale_F, -4.0, 4.0)
         ones_C1 = np.ones((len(scaled_CF), 1))
         return np.concatenate([ones_C1, scaled_CF, scaled_CF[:, self._first] * scaled_CF[:, self._second]], axis=1)
+
+
+class Calibration:
+    """Sets probabilities right by how often what they were said of came true: by a shift of their logits, and a ceiling.
+
+    The best of several candidates is right less often than each of them for itself would be, and a curve learns that from nothing else. The
+    ceiling stands for what no likeness of questions foretells: answers that differ though the questions do not. What was seen long ago is
+    forgotten, as far as to the uncertainty at the start.
+    """
+
+    def __init__(self) -> None:
+        self._mean_1 = np.zeros(1)
+        self._variance_11 = np.full((1, 1), _START)
+
+    def probability(self, said: float) -> float:
+        """What a probability that was said comes to."""
+        return _CEILING * _sigmoid(_logit(said) + float(self._mean_1[0]))
+
+    def observe(self, said: float, *, same: bool) -> None:
+        """One of which `said` was said came true, or did not."""
+        gain, shrink, spread_1 = _step(_ONE, self._mean_1, self._variance_11, Offset(mean=_logit(said), variance=0.0), same=same)
+        self._mean_1 += spread_1 * gain
+        self._variance_11 = np.minimum((self._variance_11 - np.outer(spread_1, spread_1) * shrink) * _FORGETTING, _START)
+
+    def state(self) -> dict[str, Any]:
+        """What was learnt."""
+        return {"mean": float(self._mean_1[0]), "variance": float(self._variance_11[0, 0])}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes up what `state` gave."""
+        self._mean_1, self._variance_11 = np.array([float(state["mean"])]), np.array([[float(state["variance"])]])
+
+
+def _step(x_X: np.ndarray, mean_X: np.ndarray, covariance_XX: np.ndarray, offset: Offset, *, same: bool) -> tuple[float, float, np.ndarray]:
+    """One Newton step of assumed-density filtering: the step along the spread, how much that shrinks, and the spread itself."""
+    spread_X = covariance_XX @ x_X
+    variance = max(float(x_X @ spread_X), 0.0) + offset.variance
+    expected = _sigmoid((float(x_X @ mean_X) + offset.mean) / math.sqrt(1 + _PROBIT * variance))
+    curvature = max(expected * (1 - expected), 1e-4)
+    return (float(same) - expected) / (1 + curvature * variance), curvature / (1 + curvature * variance), spread_X
+
+
+def _logit(probability: float) -> float:
+    bounded = min(max(probability, 1e-6), 1 - 1e-6)
+    return math.log(bounded / (1 - bounded))
 
 
 def _sigmoid(x: float) -> float:

@@ -7,10 +7,10 @@ lower confidence limit of the probability that the cached answer is right: the l
 answers from the cache alone is stricter and can be had with `per="hits"`.
 
 Three things differ. The logit comes from a curve that entries share, with an offset of each entry (`belief`). Where vCache gives every
-single request the same error probability, by exploring with probability τ = 1 - δ/(1-α), the risk is spent here where it buys most: requests
-are answered from the cache in the order of their lower limits, as far down as the expected errors of recent traffic stay under the bound;
-both keep the same average, and this one has the most hits for it. And a share of the requests that could be answered from the cache is
-explored all the same, which shows when the expectations are wrong.
+single request the same error probability, by exploring with probability τ = 1 - δ/(1-α), the risk is spent here where it buys most:
+requests are answered from the cache in the order of their lower limits, as far down as the expected errors of recent traffic stay under the
+bound; both keep the same average, and this one has the most hits for it. And a share of the requests that could be answered from the cache
+is explored all the same, which shows when the expectations are wrong.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 import numpy as np
 
 from foreword.errors import ConfigError
-from foreword.gateway.cache.belief import Belief, Logit, Offset
-from foreword.gateway.cache.evidence import CENTRE, SPREAD, Evidence
+from foreword.gateway.cache.belief import Belief, Calibration, Logit, Offset
+from foreword.gateway.cache.evidence import ASSUMED, ASSUMED_LOGIT, CENTRE, FEATURES, SPREAD, Evidence
 
 EntryId = TypeVar("EntryId", bound=Hashable)
 Denominator = Literal["requests", "hits"]
@@ -38,9 +38,8 @@ _EPSILONS = (0.001, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3)
 _QUANTILES = tuple((1 - epsilon, NormalDist().inv_cdf(1 - epsilon)) for epsilon in _EPSILONS)
 _REFRESH = 64
 """Requests after which the cut is set anew."""
-_AUDITS = 400
-_TRUST = 10.0
-"""Expected errors' worth of audits that the expectations themselves are trusted like."""
+_FAR = 0.9
+"""Risks above it are too far from what is ever answered for the calibration to learn from."""
 _PROOF = 2
 """Answers that an entry must have been right about before it answers a question that differs in a number, a name or a negation."""
 
@@ -61,6 +60,7 @@ class Decision(Generic[EntryId]):
         exploit: answer from the cache, with the entry of `candidate`.
         candidate: otherwise the one to learn about; None where nothing is near.
         risk: how probable it is that the cached answer is wrong, as far as the method says.
+        said: how probable that it is right, before the calibration.
         audit: the cached answer would have been given, and is checked instead.
         why: what decided.
     """
@@ -68,6 +68,7 @@ class Decision(Generic[EntryId]):
     exploit: bool
     candidate: Candidate[EntryId] | None
     risk: float = 1.0
+    said: float = 0.0
     audit: bool = False
     why: Literal["nothing near", "guarded", "learning", "too risky", "audit", "within the bound", "near enough", "not near enough"]
 
@@ -86,6 +87,10 @@ class Policy(Protocol[EntryId]):
 
     def observe(self, decision: Decision[EntryId], *, same: bool) -> None:
         """After a decision to explore: whether the cached answer says the same as the new one."""
+        ...
+
+    def learn(self, candidate: Candidate[EntryId], *, same: bool) -> None:
+        """Another candidate of a request that was explored: whether its cached answer says the same as well."""
         ...
 
     def forget(self, entry: EntryId) -> None:
@@ -124,10 +129,13 @@ class FixedThreshold(Generic[EntryId]):
         if not allowed:
             return Decision(exploit=False, candidate=best, why="guarded")
         # Rounding can leave the vector of an equal text a little under 1.
-        near = best.evidence.similarity >= self.threshold - 1e-6
+        near = best.evidence.similarity >= self.threshold - 1e-4
         return Decision(exploit=near, candidate=best, why="near enough" if near else "not near enough")
 
     def observe(self, decision: Decision[EntryId], *, same: bool) -> None:
+        """See `Policy`."""
+
+    def learn(self, candidate: Candidate[EntryId], *, same: bool) -> None:
         """See `Policy`."""
 
     def forget(self, entry: EntryId) -> None:
@@ -141,7 +149,7 @@ class BoundSettings:
     Attributes:
         bound: the share of wrong answers that is allowed; 0 never answers from the cache.
         per: of what they are a share.
-        confidence: with which the rate, counted over `horizon` requests (or hits), is to be seen under the bound.
+        confidence: with which the rate, counted over `horizon` requests (or hits), is to be shown to be under the bound.
         audit: share of the requests within the bound that are explored all the same.
         least_observations: before any answer comes from the cache.
         window: recent requests whose risks the cut is set by.
@@ -156,9 +164,9 @@ class BoundSettings:
     horizon: int = 10_000
     audit: float = 0.03
     least_observations: int = 100
-    window: int = 4_000
+    window: int = 2_000
     prior: float = 0.4
-    entry_prior: float = 3.0
+    entry_prior: float = 2.0
     guard: bool = True
     seed: int | None = None
 
@@ -175,8 +183,12 @@ class BoundSettings:
 
     @property
     def target(self) -> float:
-        """The rate aimed at: so far under the bound as chance can lift what is counted over the horizon."""
-        return self.bound - NormalDist().inv_cdf(self.confidence) * math.sqrt(self.bound * (1 - self.bound) / self.horizon)
+        """The rate aimed at, so far under the bound that what is counted over the horizon has its own upper limit under the bound.
+
+        Twice the deviation that goes with the confidence: once for what chance adds to the count, and once for the limit above the count.
+        """
+        deviation = math.sqrt(self.bound * (1 - self.bound) / self.horizon)
+        return max(self.bound - 2 * NormalDist().inv_cdf(self.confidence) * deviation, 0.0)
 
 
 @dataclass(slots=True)
@@ -216,11 +228,17 @@ class ErrorBound(Generic[EntryId]):
     def __init__(self, settings: BoundSettings) -> None:
         """Starts without knowing anything, and so explores at first."""
         self.settings = settings
-        self._belief = Belief(CENTRE, SPREAD, prior=settings.prior, entry_prior=settings.entry_prior)
+        self._belief = Belief(
+            CENTRE,
+            SPREAD,
+            assumed=ASSUMED_LOGIT,
+            assumed_F=np.array([ASSUMED.get(feature, 0.0) for feature in FEATURES]),
+            prior=settings.prior,
+            entry_prior=settings.entry_prior,
+        )
         self._own: dict[EntryId, _Own] = {}
         self._recent = _Recent()
-        self._audits: deque[tuple[float, bool]] = deque(maxlen=_AUDITS)
-        self._worse = 1.0
+        self._calibration = Calibration()
         self._random = random.Random(settings.seed)
         self._cut = -1.0
         self._requests = 0
@@ -247,25 +265,25 @@ class ErrorBound(Generic[EntryId]):
         ranked = sorted(zip(map(_limit, logits), logits, candidates, strict=True), key=lambda found: -found[0])
         allowed = [found for found in ranked if self._is_allowed(found[2])]
         lower, logit, candidate = (allowed or ranked)[0]
-        limit, risk = 1 - lower, 1 - logit.probability
-        decision = self._decide(candidate, limit, risk, guarded=not allowed)
+        limit, said = 1 - lower, logit.probability
+        risk = 1 - self._calibration.probability(said)
+        decision = self._decide(candidate, limit, risk, said, guarded=not allowed)
         self._recent.add(limit if allowed else 1.0, risk if allowed else 1.0, risk if decision.exploit else 0.0, self.settings.window)
-        if decision.exploit or decision.audit:
-            return decision
-        _, logit, candidate = ranked[0]
-        return Decision(exploit=False, candidate=candidate, risk=1 - logit.probability, why=decision.why)
+        return decision
 
     def observe(self, decision: Decision[EntryId], *, same: bool) -> None:
         """See `Policy`."""
         if decision.candidate is None:
             return
-        if decision.audit:
-            self._audits.append((decision.risk, not same))
-            self._worse = _worse(self._audits)
-        own = self._own.setdefault(decision.candidate.entry, _Own(offset=self._belief.entry_prior))
-        evidence = decision.candidate.evidence
-        own.offset = self._belief.observe(evidence.features, own.offset, same=same)
-        if evidence.differences:
+        if decision.risk <= _FAR and decision.why != "guarded":
+            self._calibration.observe(decision.said, same=same)
+        self.learn(decision.candidate, same=same)
+
+    def learn(self, candidate: Candidate[EntryId], *, same: bool) -> None:
+        """See `Policy`."""
+        own = self._own.setdefault(candidate.entry, _Own(offset=self._belief.entry_prior))
+        own.offset = self._belief.observe(candidate.evidence.features, own.offset, same=same)
+        if candidate.evidence.differences:
             own.proofs = own.proofs + 1 if same and own.proofs >= 0 else -1
 
     def forget(self, entry: EntryId) -> None:
@@ -277,7 +295,7 @@ class ErrorBound(Generic[EntryId]):
         return {
             "belief": self._belief.state(),
             "entries": [(entry, own.offset.mean, own.offset.variance, own.proofs) for entry, own in self._own.items()],
-            "audits": list(self._audits),
+            "calibration": self._calibration.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -286,8 +304,7 @@ class ErrorBound(Generic[EntryId]):
         self._own = {
             entry: _Own(offset=Offset(mean=mean, variance=variance), proofs=proofs) for entry, mean, variance, proofs in state["entries"]
         }
-        self._audits = deque(((float(risk), bool(wrong)) for risk, wrong in state["audits"]), maxlen=_AUDITS)
-        self._worse = _worse(self._audits)
+        self._calibration.restore(state["calibration"])
 
     def _offsets(self, candidates: Sequence[Candidate[EntryId]]) -> list[Offset]:
         unknown = self._belief.entry_prior
@@ -299,9 +316,9 @@ class ErrorBound(Generic[EntryId]):
         own = self._own.get(candidate.entry)
         return own is not None and own.proofs >= _PROOF
 
-    def _decide(self, candidate: Candidate[EntryId], limit: float, risk: float, *, guarded: bool) -> Decision[EntryId]:
+    def _decide(self, candidate: Candidate[EntryId], limit: float, risk: float, said: float, *, guarded: bool) -> Decision[EntryId]:
         def explore(why: Any, *, audit: bool = False) -> Decision[EntryId]:
-            return Decision(exploit=False, candidate=candidate, risk=risk, audit=audit, why=why)
+            return Decision(exploit=False, candidate=candidate, risk=risk, said=said, audit=audit, why=why)
 
         if guarded:
             return explore("guarded")
@@ -311,14 +328,14 @@ class ErrorBound(Generic[EntryId]):
             return explore("too risky")
         if self._random.random() < self.settings.audit:
             return explore("audit", audit=True)
-        return Decision(exploit=True, candidate=candidate, risk=risk, why="within the bound")
+        return Decision(exploit=True, candidate=candidate, risk=risk, said=said, why="within the bound")
 
     def _affords(self, risk: float) -> bool:
         """Whether the expected errors of the window stay under the target with this one."""
         recent = self._recent
         number = len(recent.spent) if self.settings.per == "requests" else recent.hits + 1
         # The first answers of all may be spent a little ahead.
-        return (recent.total + risk) * self._worse <= self.settings.target * number + (0.5 if self.settings.per == "hits" else 0.0)
+        return (recent.total + risk) <= self.settings.target * number + (0.5 if self.settings.per == "hits" else 0.0)
 
     def _new_cut(self) -> float:
         """The highest limit up to which recent requests, answered from the cache, would have kept the target."""
@@ -326,16 +343,10 @@ class ErrorBound(Generic[EntryId]):
             return -1.0
         limits, risks = np.fromiter(self._recent.limits, float), np.fromiter(self._recent.risks, float)
         order = np.argsort(limits)
-        expected = np.cumsum(risks[order]) * self._worse
+        expected = np.cumsum(risks[order])
         number = np.arange(1, len(expected) + 1) if self.settings.per == "hits" else len(expected)
         within = np.flatnonzero(expected <= self.settings.target * number)
         return float(limits[order][within[-1]]) if len(within) else -1.0
-
-
-def _worse(audits: Sequence[tuple[float, bool]]) -> float:
-    """How many times as often as expected audited answers were wrong; never under 1, and near 1 where few were audited."""
-    risks, wrong = [risk for risk, _ in audits], [was_wrong for _, was_wrong in audits]
-    return max(1.0, (sum(wrong) + _TRUST) / (sum(risks) + _TRUST))
 
 
 def _limit(logit: Logit) -> float:

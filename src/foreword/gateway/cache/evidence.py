@@ -40,6 +40,24 @@ FEATURES = (
 CENTRE = np.array([0.75, -1.65, 0.4, 0.45, 14.0, 14.0, 6.0, 6.0, 0.1, 0.1, 0.6, 3.0, 9.0, 0.05, 3.0, 0.1, 0.2, 0.6, 0.3])
 SPREAD = np.array([0.15, 0.9, 0.2, 0.25, 14.0, 14.0, 3.0, 3.0, 0.3, 0.3, 0.5, 4.0, 4.0, 0.25, 1.6, 0.25, 0.2, 0.5, 0.45])
 """About where the features of near questions lie, and how far apart, so that one prior suits all."""
+ASSUMED = {
+    "similarity": 1.2,
+    "distance": -0.5,
+    "shared": 0.2,
+    "shared_content": 0.5,
+    "missing": -0.2,
+    "added": -0.2,
+    "numbers": -0.4,
+    "negation": -0.5,
+    "question": 0.2,
+    "length": -0.2,
+    "same_content": 0.2,
+    "pairs": 0.2,
+    "names": -0.3,
+}
+"""What a step of one spread in a feature is taken to add to the logit before anything is seen; features left out add nothing."""
+ASSUMED_LOGIT = -1.5
+"""Of a question whose features lie in the centre: the same about one time in five."""
 
 
 class Weights:

@@ -66,7 +66,7 @@ def _phone(text: str) -> bool:
 
 
 _PATTERNS: tuple[tuple[str, re.Pattern[str], Callable[[str], bool] | None], ...] = (
-    ("email", re.compile(r"[\w.+%-]+@[\w-]+(?:\.[\w-]+)+"), None),
+    ("email", re.compile(r"(?<![\w.+%-])[\w.+%-]+@[\w-]+(?:\.[\w-]+)+"), None),
     ("card", re.compile(r"(?<![\d.])\d(?:[ -]?\d){11,18}(?![\d.]\d)"), luhn),
     ("iban", re.compile(r"\b[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]{2,4}){3,8}\b"), iban),
     ("phone", re.compile(r"(?<![\w.])(?:\+|00)\d{1,3}[ .-]?(?:\(?\d{1,4}\)?[ .-]?){2,6}\d{2,4}(?!\w)"), _phone),
@@ -90,14 +90,21 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str], Callable[[str], bool] | None], ...]
     ("secret", re.compile(r"\b(?:gh[pousr]_|github_pat_|glpat-|xox[abeprs]-|hf_|AIza|ya29\.)[A-Za-z0-9_.-]{10,}"), None),
     ("secret", re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), None),
     ("secret", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"), None),
-    ("secret", re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"), None),
+    ("secret", re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"), None),
     (
         "secret",
         re.compile(r"(?i)\b(?:api[ _-]?key|secret|token|password|passwd|pwd|bearer)\b\s*(?:is|[:=])?\s*['\"]?(?=\S*\d)[\w./+=-]{8,}"),
         None,
     ),
-    ("secret", re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s/:@]+:[^\s/@]+@"), None),
+    ("secret", re.compile(r"\b[a-z][a-z0-9+.-]{0,31}://[^\s/:@]{1,256}:[^\s/@]{1,256}@"), None),
 )
+
+_KEY_BLOCK = (
+    "secret",
+    re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)", re.DOTALL),
+    None,
+)
+"""A key with all that is in it; its first line says enough to find it, and not to make it unreadable."""
 
 
 class Patterns:
@@ -112,3 +119,14 @@ def _is_in(text: str, pattern: re.Pattern[str], check: Callable[[str], bool] | N
     if check is None:
         return pattern.search(text) is not None
     return any(check(match.group()) for match in pattern.finditer(text))
+
+
+def redacted(text: str) -> str:
+    """The text with what `Patterns` finds in it made unreadable: `write to [email]`."""
+    for name, pattern, check in (_KEY_BLOCK, *_PATTERNS):
+        text = _replaced(text, pattern, check, f"[{name}]")
+    return text
+
+
+def _replaced(text: str, pattern: re.Pattern[str], check: Callable[[str], bool] | None, by: str) -> str:
+    return pattern.sub(lambda match: by if check is None or check(match.group()) else match.group(), text)

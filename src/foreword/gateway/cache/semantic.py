@@ -10,7 +10,7 @@ Axes: N entry, D dimension, C candidate.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,12 +54,15 @@ class LookUp:
         decision: whether to answer from the cache; its candidate's entry is a number.
         entry: the cached question that it is about; None where nothing is near.
         similarity: their cosine; 0 where nothing is near.
+        near: every cached question that was considered, nearest first.
         vector_D: the asked question's, for `add`; None for a text that cannot be looked up.
     """
 
     decision: Decision[int]
     entry: Entry | None = None
     similarity: float = 0.0
+    near: tuple[Entry, ...] = ()
+    candidates: tuple[Candidate[int], ...] = ()
     vector_D: np.ndarray | None = None
 
     @property
@@ -160,22 +163,39 @@ class SemanticCache:
             return LookUp(decision=policy.choose(()))
         near = self._near(key, vector_D, among)
         asked, weights = wording(key.question), self._weights.setdefault(key.tenant, Weights())
-        candidates = [
+        candidates = tuple(
             Candidate(entry=entry.number, evidence=evidence(similarity, asked, wording(entry.question), weights))
             for entry, similarity in near
-        ]
+        )
         decision = policy.choose(candidates)
         if decision.candidate is None:
             return LookUp(decision=decision, vector_D=vector_D)
         entry = self._entries[decision.candidate.entry]
         if decision.exploit:
             self._entries.move_to_end(entry.number)
-        return LookUp(decision=decision, entry=entry, similarity=decision.candidate.evidence.similarity, vector_D=vector_D)
+        return LookUp(
+            decision=decision,
+            entry=entry,
+            similarity=decision.candidate.evidence.similarity,
+            near=tuple(found for found, _ in near),
+            candidates=candidates,
+            vector_D=vector_D,
+        )
 
-    def observe(self, key: Key, look_up: LookUp, *, same: bool) -> None:
-        """After a decision to explore: whether the cached answer says the same as the new one. An entry that is gone by now is left out."""
-        if look_up.entry is not None and look_up.entry.number in self._entries:
-            self.policy(key.tenant).observe(look_up.decision, same=same)
+    def observe(self, key: Key, look_up: LookUp, *, same: Mapping[int, bool]) -> None:
+        """After a decision to explore: which cached answers say the same as the new one.
+
+        An entry that is gone by now is left out. Args: same: by entries' numbers, of `look_up.entry` and as many of `look_up.near` as were
+        compared; the more, the faster it learns.
+        """
+        policy, decided = self.policy(key.tenant), look_up.entry.number if look_up.entry is not None else None
+        for candidate in sorted(look_up.candidates, key=lambda candidate: candidate.entry != decided):
+            if candidate.entry not in same or candidate.entry not in self._entries:
+                continue
+            if candidate.entry == decided:
+                policy.observe(look_up.decision, same=same[candidate.entry])
+            else:
+                policy.learn(candidate, same=same[candidate.entry])
 
     def add(self, key: Key, look_up: LookUp) -> None:
         """Keeps a question whose answer the store has by now. One that cannot be looked up, or is here already, is not kept again."""
@@ -267,4 +287,5 @@ def _graph(dimensions: int) -> Any:
         from usearch.index import Index
     except ImportError as error:
         raise ConfigError("The semantic cache needs the package `usearch`. Run pip install 'foreword[serve]'.") from error
-    return Index(ndim=dimensions, metric="cos", dtype="f32")
+    # Half the bytes, and half the time, for a similarity that is off by less than a thousandth; and about 97 of 100 nearest entries found.
+    return Index(ndim=dimensions, metric="cos", dtype="f16", expansion_add=64, expansion_search=48)

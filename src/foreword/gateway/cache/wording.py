@@ -57,7 +57,7 @@ class Wording:
         content: those that carry the text, in order.
         numbers: each number as often as it is there.
         negations: how many words turn the text round.
-        names: words written as names: capital letters inside a sentence, or letters with digits.
+        names: words written as names: with a capital letter that does not come from beginning a sentence.
         first: the first word.
         question: the word that says what kind of question it is; empty where none does.
     """
@@ -73,18 +73,34 @@ class Wording:
 
 def wording(text: str) -> Wording:
     """The words of `text`."""
-    plain = _OWNER.sub("", _NOT.sub(" not", text))
-    found = [(match.group(), match.start()) for match in _WORD.finditer(plain)]
-    words = [word.lower() for word, _ in found]
-    stems = [_stem(word) for word in words]
+    plain = _OWNER.sub("", _NOT.sub(" not", text)) if "'" in text or "’" in text else text
+    stems, content, numbers, names = [], [], [], []
+    negations, first, question = 0, "", ""
+    for match in _WORD.finditer(plain):
+        written = match.group()
+        word = written.lower()
+        first = first or word
+        if word in EMPTY_WORDS:
+            stem = word
+        else:
+            stem = _stem(word)
+            content.append(stem)
+        stems.append(stem)
+        if not question and word in QUESTION_WORDS:
+            question = word
+        negations += word in NEGATIONS or word in _BARE_NOT
+        if number := _number(word):
+            numbers.append(number)
+        if written != word and _is_name(written, match.start(), plain):
+            names.append(stem)
     return Wording(
         stems=tuple(stems),
-        content=tuple(stem for stem, word in zip(stems, words, strict=True) if word not in EMPTY_WORDS),
-        numbers=tuple(sorted(number for word in words if (number := _number(word)))),
-        negations=sum(word in NEGATIONS or word in _BARE_NOT for word in words),
-        names=frozenset(_stem(word.lower()) for word, start in found if _is_name(word, start, plain)),
-        first=words[0] if words else "",
-        question=next((word for word in words if word in QUESTION_WORDS), ""),
+        content=tuple(content),
+        numbers=tuple(sorted(numbers)),
+        negations=negations,
+        names=frozenset(names),
+        first=first,
+        question=question,
     )
 
 
@@ -101,11 +117,10 @@ def differences(one: Wording, other: Wording) -> tuple[str, ...]:
 
 
 def _stem(word: str) -> str:
-    if word in EMPTY_WORDS:
-        return word
-    for ending in _ENDINGS:
-        if word.endswith(ending) and len(word) - len(ending) >= _LEAST_STEM:
-            return word[: -len(ending)]
+    if word.endswith(_ENDINGS):
+        for ending in _ENDINGS:
+            if word.endswith(ending) and len(word) - len(ending) >= _LEAST_STEM:
+                return word[: -len(ending)]
     return word
 
 
@@ -116,9 +131,10 @@ def _number(word: str) -> str:
 
 
 def _is_name(word: str, start: int, text: str) -> bool:
-    if len(word) < 2 or word[0].isdigit():
+    """Of a word with a capital letter."""
+    if len(word) < 2:
         return False
-    if any(letter.isdigit() for letter in word) or any(letter.isupper() for letter in word[1:]):
+    if any(letter.isupper() or letter.isdigit() for letter in word[1:]):
         return True
     before = text[:start].rstrip()
-    return word[0].isupper() and bool(before) and before[-1] not in _SENTENCE_ENDS
+    return bool(before) and before[-1] not in _SENTENCE_ENDS

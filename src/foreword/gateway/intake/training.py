@@ -3,8 +3,8 @@
 Each line is classified by centroids that were made without it (leave-one-out), so that no line speaks for itself. The threshold is then one
 of two:
 
-- with lines of the task type `default`, which are examples of what belongs nowhere: the one at which the mean of two shares is highest, that
-  of lines that get their type and that of `default` lines that get none;
+- with lines of the task type `default`, which are examples of what belongs nowhere: the one at which the mean of two shares is highest,
+  that of lines that get their type and that of `default` lines that get none;
 - without: the one that at most the share `missed` of the rightly classified lines falls short of.
 
 How many lines of a type that was never shown would be taken for another one is told too: each type is left out once.
@@ -94,7 +94,9 @@ def _check(vectors_ND: np.ndarray, labels: Sequence[str]) -> None:
         raise DataError(f"No line has a task type other than `{DEFAULT_TASK}`. Give a few lines of each type.")
     few = [label for label, count in counts.items() if count < LEAST_LINES]
     if few:
-        raise DataError(f"The task type `{few[0]}` has one line, and a line cannot be tried without another. Give it {LEAST_LINES} or more.")
+        raise DataError(
+            f"The task type `{few[0]}` has one line, and a line cannot be tried without another. Give it {LEAST_LINES} or more."
+        )
 
 
 def _left_out(vectors_ND: np.ndarray, place_N: np.ndarray, sums_CD: np.ndarray) -> np.ndarray:
@@ -127,9 +129,7 @@ def _measured(similarities_NC: np.ndarray, place_N: np.ndarray, names: tuple[str
     best_N, nearest_N = similarities_NC.max(axis=1), similarities_NC.argmax(axis=1)
     given_N = np.where(best_N >= threshold, nearest_N, -1)
     own_N = place_N >= 0
-    pairs = Counter(
-        (names[place], names[given]) for place, given in zip(place_N[own_N], nearest_N[own_N], strict=True) if place != given
-    )
+    pairs = Counter((names[place], names[given]) for place, given in zip(place_N[own_N], nearest_N[own_N], strict=True) if place != given)
     unseen = None
     if len(names) > 1:
         others_NC = similarities_NC[own_N].copy()

@@ -17,6 +17,8 @@ from foreword.gateway.path_settings import PathSettings
 from foreword.gateway.stage import Next, Parts, Stage
 
 UNPRICED = "unpriced"
+ESTIMATED = " (estimated)"
+"""Behind a price's source, where the model did not say what it took."""
 _STAGES = {"judge": "check", "summary": "assemble"}
 """Which stage an attempt is paid for, where that is not `infer`."""
 
@@ -65,14 +67,14 @@ class Bills:
             return None
         stage = _STAGES.get(attempt.why, "infer")
         name = attempt.model.partition(":")[0]
-        settings = self._settings.models[name]
+        settings = self._settings.model(name)
         rates = self._prices.rates(settings.model, provider=settings.provider, when=passage.at, name=name)
         charges = None if rates is None else rates.charges(consumed)
         return Line(
             stage=stage,
             model=attempt.model,
             charges=charges,
-            priced_by="" if rates is None else rates.source,
+            priced_by="" if rates is None else f"{rates.source}{ESTIMATED if consumed.estimated else ''}",
             consumed=_counts(consumed),
         )
 

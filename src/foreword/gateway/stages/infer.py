@@ -1,134 +1,95 @@
-"""`infer`: asks the models that `route` chose, the next one where one cannot be asked; every attempt is recorded on the passage."""
+"""`infer`: asks the models that `route` chose, and where one cannot be asked its secondary, then the next tier.
+
+How one model is asked (a second try, a second call beside the first, a circuit that is open) is in `calls.py`. Every attempt is on the
+passage for the bill, and on the answer for the client: `foreword-attempts` says how many, `foreword-tried` which, `foreword-fallback` what
+stood in for what.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Mapping
+import math
 
-import msgspec
-
+from foreword.gateway.calls import Calls, Streamed, left_of
 from foreword.gateway.errors import SERVER, Refusal
-from foreword.gateway.passage import Attempt, Call, Event, Passage, Reply, Target, TargetError
-from foreword.gateway.path_settings import PathSettings
+from foreword.gateway.passage import Passage, TargetError
 from foreword.gateway.stage import Next, Parts, Stage
+
+MOST_TOLD = 16
+"""Attempts that an answer names one by one."""
+_ELSEWHERE = frozenset({"judge", "summary"})
+"""Attempts that other stages make."""
 
 
 def make(parts: Parts) -> Stage:
     """The stage."""
-    targets, settings = parts.targets, parts.settings
+    calls, models = Calls(parts.targets, parts.settings), parts.settings.models
 
     async def infer(passage: Passage) -> Next:
-        last: TargetError | None = None
+        failed: TargetError | None = None
+        asked: list[str] = []
+        why = passage.why
         while passage.tiers:
             model = passage.tiers[0]
+            asked.append(model)
+            secondary = models[model.partition(":")[0]].secondary
+            onward = [name for name in (secondary, *passage.tiers[1:]) if name is not None and name not in asked]
             try:
-                if passage.buffered:
-                    passage.reply = await _whole(passage, model, targets, settings)
-                else:
-                    passage.events = await _begun(passage, model, targets, settings)
+                answer = await calls.ask(passage, model, why, stands_by=bool(onward))
             except TargetError as error:
-                last = error
-                if error.refusal is not None:
+                failed = error
+                if error.refusal is not None or left_of(passage) <= 0:
                     break
-                secondary = settings.models[model.partition(":")[0]].secondary
-                passage.tiers[0:1] = [secondary] if secondary and secondary != model else []
-                passage.why = "fallback"
+                passage.tiers[:] = onward
+                passage.fallbacks += bool(onward)
+                why = "fallback"
                 continue
             passage.tiers.pop(0)
-            passage.model = model
-            passage.told["foreword-model"] = model
+            passage.model = answer.model
+            _tell(passage, asked, answer.model)
+            if isinstance(answer, Streamed):
+                passage.first_token = answer.began - passage.began
+                passage.events = answer
+            else:
+                passage.reply = answer
             return Next.ON
-        raise _refusal(last)
+        _tell(passage, asked, None)
+        if passage.reply is not None:
+            # An answer is there that a check wanted a better one for; it is better than none.
+            return Next.ON
+        raise _refusal(failed)
 
     return infer
 
 
-async def _whole(passage: Passage, model: str, targets: Mapping[str, Target], settings: PathSettings) -> Reply:
-    began = time.perf_counter()
-    try:
-        reply = await targets[model.partition(":")[0]].complete(_call(passage, model, settings))
-    except TargetError as error:
-        _failed(passage, model, error, began)
-        raise
-    _answered(passage, model, reply, began)
-    return reply
-
-
-async def _begun(passage: Passage, model: str, targets: Mapping[str, Target], settings: PathSettings) -> AsyncIterator[Event]:
-    """The answer's pieces, once the first one is there: until then another model can still be asked."""
-    began = time.perf_counter()
-    events = targets[model.partition(":")[0]].stream(_call(passage, model, settings))
-    try:
-        first = await anext(events)
-    except TargetError as error:
-        _failed(passage, model, error, began)
-        raise
-    except StopAsyncIteration:
-        error = TargetError(f"`{model}` ended its answer before it began.", status="broken")
-        _failed(passage, model, error, began)
-        raise error from None
-    passage.first_token = time.perf_counter() - passage.began
-    return _pieces(passage, model, events, first, began)
-
-
-async def _pieces(passage: Passage, model: str, events: AsyncIterator[Event], first: Event, began: float) -> AsyncIterator[Event]:
-    """Passes the pieces on and puts the answer together behind them, so that what follows sees it as a whole."""
-    seen = [first]
-    try:
-        yield first
-        async for event in events:
-            seen.append(event)
-            yield event
-    except TargetError as error:
-        _failed(passage, model, error, began)
-        raise
-    finally:
-        await events.aclose()  # type: ignore[attr-defined]
-        if passage.model == model and not passage.attempts:
-            passage.reply = _put_together(model, seen)
-            _answered(passage, model, passage.reply, began)
-
-
-def _put_together(model: str, seen: list[Event]) -> Reply:
-    return Reply(
-        model=model,
-        body=b"",
-        text="".join(event.text for event in seen),
-        finish_reason=next((event.finish_reason for event in reversed(seen) if event.finish_reason), None),
-        consumed=next((event.consumed for event in reversed(seen) if event.consumed is not None), None),
-        tool_calls=any(event.tool_calls for event in seen),
-    )
-
-
-def _call(passage: Passage, model: str, settings: PathSettings) -> Call:
-    left = passage.deadline - asyncio.get_running_loop().time()
-    if left <= 0:
-        raise TargetError("The request's deadline has passed.", status="timeout")
-    own = settings.models[model.partition(":")[0]]
-    limits = [limit for limit in (passage.request.output_limit(), passage.task.output_limit, own.output_limit) if limit is not None]
-    request = passage.request
-    if limits and min(limits) != request.output_limit():
-        request = msgspec.structs.replace(request, max_tokens=min(limits), max_completion_tokens=msgspec.UNSET)
-    return Call(request=request, model=model, tenant=passage.tenant, request_id=passage.id, seconds=min(left, own.seconds))
-
-
-def _answered(passage: Passage, model: str, reply: Reply, began: float) -> None:
-    seconds = time.perf_counter() - began
-    passage.attempts.append(Attempt(model=model, why=passage.why, status="answered", seconds=seconds, consumed=reply.consumed))
-
-
-def _failed(passage: Passage, model: str, error: TargetError, began: float) -> None:
-    seconds = time.perf_counter() - began
-    passage.attempts.append(Attempt(model=model, why=passage.why, status=error.status, seconds=seconds, http_status=error.http_status))
-    passage.fallbacks += 1
+def _tell(passage: Passage, asked: list[str], answered: str | None) -> None:
+    """Args: answered: by which model, where one did; its attempt may still be under way."""
+    made = [attempt for attempt in passage.attempts if attempt.why not in _ELSEWHERE]
+    under_way = answered is not None and not passage.buffered
+    passage.told["foreword-attempts"] = str(len(made) + under_way)
+    if len(made) + under_way > 1:
+        tried = [f"{attempt.model} {attempt.why} {attempt.status}" for attempt in made]
+        if under_way:
+            tried.append(f"{answered} streams")
+        passage.told["foreword-tried"] = ", ".join(tried[-MOST_TOLD:])
+    if answered is not None:
+        passage.told["foreword-model"] = answered
+        # A hedge may have been answered by a model that was not next.
+        models = asked if answered in asked else [*asked, answered]
+        if len(models) > 1:
+            passage.told["foreword-fallback"] = "->".join(models)
 
 
 def _refusal(error: TargetError | None) -> Refusal:
     if error is None:
         return Refusal(503, "No model is left to ask.", kind=SERVER, code="unavailable")
     if error.refusal is not None:
-        return Refusal(error.http_status or 400, error.refusal.decode("utf-8", "replace"), code="invalid_value")
-    status = 504 if error.status == "timeout" else 502
-    headers = None if error.retry_after is None else {"retry-after": str(max(1, round(error.retry_after)))}
-    return Refusal(status, f"{error} Send the request again later.", kind=SERVER, code="upstream_failed", headers=headers)
+        words = error.refusal.decode("utf-8", "replace")
+        return Refusal(error.http_status or 400, words, code=error.code or "invalid_value", param=error.param)
+    if error.status == "timeout":
+        words = f"{error} Ask for a shorter answer, or give the request more time."
+        return Refusal(504, words, kind=SERVER, code="upstream_timeout")
+    if error.retry_after is None and error.http_status != 429:
+        return Refusal(502, f"{error} Send the request again later.", kind=SERVER, code="upstream_failed")
+    seconds = max(1, math.ceil(error.retry_after or 1.0))
+    words = f"{error} Send the request again in {seconds} seconds."
+    return Refusal(503, words, kind=SERVER, code="upstream_busy", headers={"retry-after": str(seconds)})

@@ -1,0 +1,177 @@
+"""`foreword cost`: what success costs, from the ledger."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from foreword.cli._console import say, stdout
+from foreword.cli._options import JsonOption
+from foreword.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from foreword.cost.report import CostRow
+
+_AGO = re.compile(r"([0-9]{1,6})([hdw])")
+_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+DIGITS = 4
+"""Of money, those after the leading zeros."""
+
+
+def cost(
+    by: Annotated[
+        str, typer.Option("--by", metavar="NAMES", help="Comma-separated: task-type, tenant, user, model, prompt, prefix, week, ...")
+    ] = "task-type",
+    since: Annotated[str | None, typer.Option(metavar="WHEN", help="A date, or how long ago: 24h, 7d, 4w.", show_default="ever")] = None,
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="The same; what came before.", show_default="now")] = None,
+    tenant: Annotated[str | None, typer.Option(metavar="NAME", help="Only what this tenant asked.")] = None,
+    stages: Annotated[bool, typer.Option("--stages", help="What each stage cost with each model instead.")] = False,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="The foreword.toml whose ledger it is.", show_default=False)
+    ] = None,
+    ledger: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE", help="The ledger: a file or a URL.", show_default="ledger.sqlite in FOREWORD_HOME, or in ~/.foreword"
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated lines.")] = False,
+) -> None:
+    """Show what a success costs, by task type, tenant, model, prompt, prefix or week.
+
+    Cost per success divides what the judged requests cost by how many succeeded; cost per attempt divides what all cost by how many there
+    were. The two can rank differently. Requests are judged by the path's check, and by feedback, which has the last word.
+
+    \b
+    Examples:
+      foreword cost
+      foreword cost --by task-type,model --since 7d
+      foreword cost --stages --config foreword.toml --json
+    """
+    if as_json and as_csv:
+        raise ConfigError("Give --json or --csv, and not both.")
+    from foreword.cost.report import cost_report, stage_report
+    from foreword.store.database import open_database
+
+    place = _place(ledger, config)
+    period = {"since": _when(since), "until": _when(until), "tenant": tenant}
+    database = open_database(place)
+    try:
+        if stages:
+            rows = [
+                {"stage": stage, "model": model, "cost": _text(amount), "unpriced": unpriced}
+                for stage, model, amount, unpriced in stage_report(database, **period)
+            ]
+        else:
+            names = tuple(name.strip() for name in by.split(",") if name.strip())
+            rows = [_row(names, row) for row in cost_report(database, names, **period)]  # type: ignore[arg-type]
+    finally:
+        database.close()
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    elif as_csv:
+        typer.echo(_csv(rows), nl=False)
+    elif not rows:
+        say(f"The ledger {place} has no requests in this period. `foreword serve --config` writes them down.")
+    else:
+        stdout().print(_table(rows))
+
+
+def _place(ledger: str | None, config: Path | None) -> str | Path:
+    """Where the ledger is. Raises `ConfigError` where there is none yet."""
+    from foreword.gateway.path_server import default_ledger
+
+    place: str | Path = ledger or default_ledger()
+    if config is not None:
+        from foreword.gateway.path_settings import read_settings
+
+        if ledger is not None:
+            raise ConfigError("Give --config or --ledger, and not both.")
+        place = read_settings(config).store.ledger or place
+    if "://" not in str(place) and not Path(place).is_file():
+        raise ConfigError(f"There is no ledger at {place}. `foreword serve --config` makes one; name another with --ledger.")
+    return place
+
+
+def _when(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    ago = _AGO.fullmatch(text)
+    if ago is not None:
+        return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"`{text[:40]}` is no time. Write a date such as 2026-11-20, or how long ago: 24h, 7d, 4w.") from None
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+
+
+def _row(names: Sequence[str], row: CostRow) -> dict[str, Any]:
+    return {
+        **dict(zip(names, row.group, strict=True)),
+        "requests": row.requests,
+        "judged": row.judged,
+        "success_rate": row.success_rate,
+        "cost": _text(row.cost),
+        "cost_per_success": _text(row.cost_per_success),
+        "cost_per_attempt": _text(row.cost_per_attempt),
+        "currency": row.currency,
+        "unpriced": row.unpriced,
+        "cache_hit_rate": row.cache_hit_rate,
+        "escalation_rate": row.escalation_rate,
+        "retries": row.retries,
+        "fallbacks": row.fallbacks,
+        "saved": {lever: _text(amount) for lever, amount in row.saved.items()},
+    }
+
+
+def _text(amount: Decimal | None) -> str | None:
+    return None if amount is None else format(amount, "f")
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    written = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(written, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows({name: json.dumps(value) if isinstance(value, dict) else value for name, value in row.items()} for row in rows)
+    return written.getvalue()
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in rows[0]:
+        table.add_column(name.replace("_", " "), justify="left" if isinstance(rows[0][name], str) and name != "cost" else "right")
+    for row in rows:
+        table.add_row(*(_shown(name, value) for name, value in row.items()))
+    return table
+
+
+def _shown(name: str, value: Any) -> str:
+    if value is None:
+        return "unknown" if name.startswith("cost") else "-"
+    if isinstance(value, dict):
+        return ", ".join(f"{lever} {_rounded(amount)}" for lever, amount in value.items()) or "-"
+    if name.endswith("_rate"):
+        return f"{value:.1%}"
+    return _rounded(value) if name.startswith("cost") else str(value)
+
+
+def _rounded(amount: str) -> str:
+    value = Decimal(amount)
+    if not value:
+        return "0"
+    places = max(2, DIGITS - 1 - value.adjusted())
+    return format(value.quantize(Decimal(1).scaleb(-places)), "f")

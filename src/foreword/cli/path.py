@@ -1,0 +1,61 @@
+"""`foreword path`: the path that requests take through a server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from foreword.cli._options import JsonOption
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def path() -> None:
+    """Look at the path that requests take through `foreword serve --config`, and at what it does with them."""
+
+
+@app.command("show")
+def show(
+    config: Annotated[Path, typer.Argument(metavar="FILE", help="A foreword.toml.")] = Path("foreword.toml"),
+    as_json: JsonOption = False,
+) -> None:
+    """Print the stages in their order, with what each does, the models and the task types.
+
+    \b
+    Examples:
+      foreword path show
+      foreword path show shop.toml --json
+    """
+    from foreword import registry
+    from foreword.gateway import stage
+    from foreword.gateway.path_settings import read_settings
+
+    settings = read_settings(config)
+    stages = {name: _said(registry.find(stage.FOLDER, name).__doc__ or "") for name in settings.stages}
+    tasks = {name: settings.task(name) for name in (*settings.tasks, *(() if "default" in settings.tasks else ("default",)))}
+    if as_json:
+        told = {
+            "stages": list(stages),
+            "models": {name: model.engine or model.url for name, model in settings.models.items()},
+            "tasks": {name: {"tiers": list(task.tiers)} for name, task in tasks.items()},
+        }
+        typer.echo(json.dumps(told, indent=2))
+        return
+    width = max(len(name) for name in stages)
+    typer.echo("\n  |\n".join(f"  {name:<{width}}  {said}" for name, said in stages.items()))
+    typer.echo("\nModels:")
+    for name, model in settings.models.items():
+        typer.echo(f"  {name}: {model.model} ({f'engine {model.engine}, in this process' if model.engine else model.url})")
+    typer.echo("\nTask types, and the models they try:")
+    for name, task in tasks.items():
+        typer.echo(f"  {name}: {', '.join(task.tiers)}")
+
+
+def _said(docstring: str) -> str:
+    """The first sentence, without the stage's name."""
+    first = " ".join(docstring.split("\n\n")[0].split())
+    return first.partition(": ")[2] or first

@@ -1,0 +1,1 @@
+"""What stands before the question: prompt, history, passages and tools, under a budget of tokens."""
