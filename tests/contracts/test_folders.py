@@ -40,8 +40,7 @@ def names_in_docs() -> set[str]:
 def test_every_plural_folder_has_its_wall() -> None:
     def has_singular(folder: Path) -> bool:
         word = folder.name.removesuffix("ies") + "y" if folder.name.endswith("ies") else folder.name.removesuffix("s")
-        # What a tool is, strategies have to know too, which stand below the room that has the tools.
-        return (folder.parent / f"{word}.py").is_file() or folder == PACKAGE / "agent" / "tools"
+        return (folder.parent / f"{word}.py").is_file()
 
     plural = {init.parent for init in PACKAGE.rglob("*s/__init__.py") if has_singular(init.parent)}
     assert {folder.relative_to(PACKAGE) for folder in plural} == set(walled_folders())

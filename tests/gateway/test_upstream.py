@@ -12,6 +12,14 @@ from typing import Any, TypeVar
 
 import msgspec
 import pytest
+
+from foreword.cost.rates import Consumed
+from foreword.gateway import upstream as module
+from foreword.gateway.passage import Call, Event, TargetError
+from foreword.gateway.path_settings import ModelSettings
+from foreword.gateway.path_wire import REQUEST, UsageIn
+from foreword.gateway.tenants import EVERYBODY
+from foreword.gateway.upstream import Upstream, consumed_of, without_secrets
 from upstreams import (
     RICH_USAGE,
     Behaviour,
@@ -32,14 +40,6 @@ from upstreams import (
     refused_url,
     upstream,
 )
-
-from foreword.cost.rates import Consumed
-from foreword.gateway import upstream as module
-from foreword.gateway.passage import Call, Event, TargetError
-from foreword.gateway.path_settings import ModelSettings
-from foreword.gateway.path_wire import REQUEST, UsageIn
-from foreword.gateway.tenants import EVERYBODY
-from foreword.gateway.upstream import Upstream, consumed_of, without_secrets
 
 KEY = "sk-test-0123456789abcdef"
 T = TypeVar("T")
@@ -221,8 +221,14 @@ def test_an_own_machine_is_paid_by_its_time() -> None:
             Consumed(input_tokens=70, cache_read_tokens=60, output_tokens=5),
         ),
         # DeepSeek's, Moonshot's, OpenRouter's.
-        ({"prompt_tokens": 100, "completion_tokens": 5, "prompt_cache_hit_tokens": 64}, Consumed(input_tokens=100, cache_read_tokens=64, output_tokens=5)),
-        ({"prompt_tokens": 100, "completion_tokens": 5, "cached_tokens": 64}, Consumed(input_tokens=100, cache_read_tokens=64, output_tokens=5)),
+        (
+            {"prompt_tokens": 100, "completion_tokens": 5, "prompt_cache_hit_tokens": 64},
+            Consumed(input_tokens=100, cache_read_tokens=64, output_tokens=5),
+        ),
+        (
+            {"prompt_tokens": 100, "completion_tokens": 5, "cached_tokens": 64},
+            Consumed(input_tokens=100, cache_read_tokens=64, output_tokens=5),
+        ),
         (
             {"prompt_tokens": 100, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 60, "cache_write_tokens": 30}},
             Consumed(input_tokens=100, cache_read_tokens=60, cache_write_tokens=30, output_tokens=5),
@@ -373,7 +379,9 @@ def test_a_connection_that_breaks_in_the_middle_of_a_whole_answer() -> None:
     assert (error.status, error.begun) == ("broken", False)
 
 
-@pytest.mark.parametrize("behaviour", [cut(events=2), half(events=2), half(events=2, tail=b'data: {"cho'), garbage(after=2), error_event(after=2)])
+@pytest.mark.parametrize(
+    "behaviour", [cut(events=2), half(events=2), half(events=2, tail=b'data: {"cho'), garbage(after=2), error_event(after=2)]
+)
 def test_a_stream_that_breaks_in_the_middle(behaviour: Behaviour) -> None:
     error = failure_of(behaviour, stream=True)
     assert (error.status, error.begun, error.came) == ("broken", True, 2)  # type: ignore[attr-defined]

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from foreword.prompting.arithmetic import MOST_CHARACTERS, MOST_DEPTH, ArithmeticProblem, compute
+from foreword.prompting.arithmetic import MOST_CHARACTERS, MOST_DEPTH, ArithmeticProblem, DividesByZero, compute, value_of
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,24 @@ def test_what_cannot_be_read_says_where(expression: str, says: str) -> None:
     with pytest.raises(ArithmeticProblem, match=r".") as raised:
         compute(expression)
     assert says in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "value"),
+    [
+        (["1,200.50", "*", "2"], Fraction(2401)),
+        (["-", "3", "+", "5"], Fraction(2)),
+        (["2", "*", "(", "-", "3", "+", "5", ")"], Fraction(4)),
+    ],
+)
+def test_tokens_may_be_decimals_and_begin_with_a_minus(tokens: list[str], value: Fraction) -> None:
+    assert value_of(tokens) == value
+
+
+def test_tokens_without_a_value_are_told_from_those_that_cannot_be_read() -> None:
+    with pytest.raises(DividesByZero):
+        value_of(["1", "/", "0"])
+    for tokens in (["2", "-", "-", "3"], ["2", "3"], ["("], []):
+        with pytest.raises(ArithmeticProblem) as raised:
+            value_of(tokens)
+        assert not isinstance(raised.value, DividesByZero)

@@ -23,15 +23,15 @@ def ballots(*answers: str) -> Ballots:
 
 
 def test_answers_that_mean_the_same_count_together() -> None:
-    cast = ballots("$1,200.00", "1200", "(B).", "(b)", "1200.")
+    cast = ballots("(B).", "$1,200.00", "1200", "(b)", "1200.")
     assert cast.counts == {"1200": 3, "(b)": 2}
     assert cast.leader == "1200"
-    assert cast.answers == ("$1,200.00", "(B).")
+    assert cast.answers == ("(B).", "$1,200.00"), "as they came up"
     assert cast.first_two == (3, 2)
 
 
 def test_of_equal_counts_the_first_is_ahead() -> None:
-    assert ballots("b", "a", "a", "b").ranking == ("b", "a")
+    assert ballots("b", "a", "a", "b").answers == ("b", "a")
     assert ballots("b", "a", "a", "b").leader == "b"
 
 

@@ -35,6 +35,7 @@ from foreword.errors import BudgetSpent, ConfigError, ServingError, ToolError, W
 from foreword.prompting.final_answer import final_answer, vote_key
 from foreword.prompting.strategy import Run, together
 from foreword.prompting.tool import Tool, Tools
+from foreword.prompting.voting import Ballots
 from foreword.telemetry.trace import Tracer
 from foreword.types import Completion, Message, Sampling, Usage
 
@@ -258,15 +259,16 @@ class _Debating:
 
     def _decided(self) -> str:
         """The answer given most often; among equals the one that was given first."""
-        finals = [final_answer(answer) for answer in self._answers.values()]
-        if not finals:
+        ballots = Ballots()
+        for answer in self._answers.values():
+            ballots.add(final_answer(answer))
+        leader = ballots.leader
+        if leader is None:
             return ""
-        votes = Counter(vote_key(final) for final in finals)
-        winner = max(finals, key=lambda final: votes[vote_key(final)])
-        count = votes[vote_key(winner)]
-        self._mail.send(self._debate.name, "everybody", "decision", f"{winner} ({count} of {len(finals)})")
-        if count < len(finals):
-            self._notes.append(f"{count} of {len(finals)} peers gave this answer.")
+        winner, count = ballots.said[leader], ballots.counts[leader]
+        self._mail.send(self._debate.name, "everybody", "decision", f"{winner} ({count} of {ballots.total})")
+        if count < ballots.total:
+            self._notes.append(f"{count} of {ballots.total} peers gave this answer.")
         return winner
 
 

@@ -91,7 +91,7 @@ def optimise(
       foreword prompt optimise queue --data train.jsonl --dev dev.jsonl --calls 3000
       foreword prompt optimise queue@prod --data train.jsonl --budget-money 0.50 \\
         --price-per-million-input 0.10 --price-per-million-output 0.40 --failure-cost 0.01
-      foreword prompt optimise queue --data rows.jsonl --calls 3000 --strategies zero-shot,chain-of-thought --then-compile queue
+      foreword prompt optimise queue --data rows.jsonl --calls 3000 --strategies zero-shot,cot --then-compile queue
     """
     from foreword.prompting.optimising import optimise as run
     from foreword.prompting.searching import OptimiseSettings

@@ -9,8 +9,12 @@ from typing import Annotated
 import typer
 
 from foreword.cli._options import JsonOption
+from foreword.cli._path_audit import audit
+from foreword.cli._path_intake import train_intake
 
 app = typer.Typer(no_args_is_help=True)
+app.command("train-intake")(train_intake)
+app.command("audit")(audit)
 
 
 @app.callback()

@@ -83,6 +83,15 @@ class MemoryBook:
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._numbers = itertools.count()
 
+    def __len__(self) -> int:
+        """Accounts kept."""
+        return len(self._accounts)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for money."""
+        return len(self._waiting)
+
     async def reserve(self, pots: Sequence[Pot], hold: str, units: int, seconds: float) -> int | None:
         """See `Book`."""
         now = self._clock()
@@ -122,14 +131,13 @@ class MemoryBook:
         """See `Book`."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = (-priority, next(self._numbers), turn)
-        heapq.heappush(self._waiting, entry)
+        self._waiting.append(entry)
         try:
             await asyncio.wait({turn}, timeout=seconds)
         finally:
             turn.cancel()
             if entry in self._waiting:
                 self._waiting.remove(entry)
-                heapq.heapify(self._waiting)
 
     async def close(self) -> None:
         """See `Book`."""

@@ -56,7 +56,7 @@ class _Share:
 
 
 def budgets_of(parts: Parts) -> Budgets | None:
-    """The budgets of the settings, kept in Redis where one is given; None where there are no budgets. Raises `ConfigError`, `StoreError`."""
+    """The budgets of the settings, kept in Redis where one is given; None where there are none. Raises `ConfigError`, `StoreError`."""
     settings = parts.settings
     if not settings.budgets:
         return None
@@ -151,8 +151,6 @@ class BudgetHold:
     async def reserve(self) -> None:
         """Sets the first call's money aside; waits for it where the budget says so. Raises `Refusal` (400, 429, 503)."""
         passage, budgets = self._passage, self._budgets
-        if LIGHTER in passage.degraded:
-            passage.tiers = list(passage.task.tiers)
         if not passage.tiers:
             return
         units = budgets.units(passage.tiers[0], passage.request, passage)
@@ -252,7 +250,7 @@ def _spent_up(share: _Share, units: int, seconds: int) -> Refusal:
     if units > share.pot.limit:
         words = f"This request may cost more than the whole budget of this {period}. Ask for a shorter answer, with `max_tokens`."
     else:
-        words = f"The budget of this {period} is spent. Send the request again from {starts} on, or ask for a shorter answer, with `max_tokens`."
+        words = f"The budget of this {period} is spent. Send the request again from {starts} on, or ask for less, with `max_tokens`."
     # Clients that try again by themselves are told not to: nothing changes within the minute that they wait.
     headers = {"retry-after": str(seconds), "x-should-retry": "false"}
     return Refusal(429, words, kind=BUSY, code="budget_exceeded", headers=headers)

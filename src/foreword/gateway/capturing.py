@@ -54,6 +54,7 @@ def _snapshot(passage: Passage) -> Callable[[], Captured]:
         "model": passage.model,
         "prompt": passage.prompt,
         "prefix": passage.prefix,
+        "cache": passage.cache,
         "sources": passage.sources,
         "left_out": passage.told.get("foreword-assembled", ""),
         "input_tokens": tokens[0],

@@ -15,26 +15,47 @@ import msgspec
 from starlette.types import ASGIApp
 
 from foreword.cost.rates import Consumed
+from foreword.gateway.naming import Names
 from foreword.gateway.passage import Call, Event, Reply, TargetError
 from foreword.gateway.path_settings import ModelSettings
-from foreword.gateway.path_wire import CHUNK, REPLY
+from foreword.gateway.path_wire import CHUNK, REPLY, TextCall
 from foreword.gateway.service import TENANT
 from foreword.gateway.streaming import DONE
+from foreword.gateway.tenants import Tenant
 from foreword.gateway.upstream import consumed_of, event_of, outgoing, wants_usage
-from foreword.gateway.wire import PromptCall
+from foreword.gateway.wire import PromptCall, StreamOptions
 
-CHAT = "/v1/chat/completions"
+CHAT, TEXTS = "/v1/chat/completions", "/v1/completions"
 _END = b"\n\n"
-_PASSED_ON = (b"foreword-prefix", b"foreword-prompt", b"foreword-strategy", b"foreword-calls", b"foreword-status")
+_PASSED_ON = (
+    b"foreword-prefix",
+    b"foreword-prompt",
+    b"foreword-stands-for",
+    b"foreword-strategy",
+    b"foreword-calls",
+    b"foreword-status",
+)
 
 
 class Embedded:
-    """Meets `Target`."""
+    """Meets `Target` and `Versioned`."""
 
-    def __init__(self, name: str, settings: ModelSettings, app: ASGIApp) -> None:
-        """Args: app: answers chat requests under the model's own name, `settings.model`."""
+    def __init__(self, name: str, settings: ModelSettings, app: ASGIApp, *, names: Names | None = None) -> None:
+        """Args: app: answers chat requests and texts under the model's own name, `settings.model`; names: looks its prefixes up."""
         self.name = name
-        self._settings, self._app = settings, app
+        self._settings, self._app, self.names = settings, app, names
+
+    def own(self, model: str) -> str:
+        """What the model itself calls `model`."""
+        _, colon, prefix = model.partition(":")
+        return f"{self._settings.model}{colon}{prefix}"
+
+    def version(self, model: str, tenant: Tenant) -> str:
+        """The prefix's version, or versions; see `Versioned`."""
+        found = None if self.names is None else self.names.find(self.own(model), tenant)
+        if found is None:
+            return model.partition(":")[2]
+        return "+".join(f"{reference.name}@v{reference.version}" for reference in found.references)
 
     async def complete(self, call: Call) -> Reply:
         """A whole answer; see `Target`."""
@@ -52,7 +73,7 @@ class Embedded:
         return Reply(
             model=call.model,
             body=raw,
-            text=choice.message.content if isinstance(choice.message.content, str) else "",
+            text=choice.message.content if isinstance(choice.message.content, str) else choice.text,
             finish_reason=choice.finish_reason,
             consumed=_timed(consumed_of(body.usage), time.perf_counter() - began),
             tool_calls=bool(choice.message.tool_calls),
@@ -82,6 +103,12 @@ class Embedded:
 
     def _body(self, call: Call, *, stream: bool) -> bytes:
         request = outgoing(call.request, call.model, self._settings, stream=stream)
+        if isinstance(request, TextCall):
+            options = StreamOptions(include_usage=True) if stream else None
+            limit = request.output_limit()
+            return msgspec.json.encode(
+                msgspec.structs.replace(request.texts, model=request.model, stream=stream, stream_options=options, max_tokens=limit)
+            )
         if self._settings.prompt is not None:
             request = msgspec.structs.replace(request, prompt=PromptCall(id=self._settings.prompt))
         return msgspec.json.encode(request)
@@ -91,6 +118,8 @@ class Embedded:
         if chunk.error is not None:
             raise TargetError(f"`{self.name}` failed in the middle of its answer.", status="broken", begun=True)
         read = event_of(event + _END, chunk, wants_usage=wants_usage(call.request))
+        if isinstance(call.request, TextCall):
+            read = replace(read, text="".join(part.text for part in chunk.choices))
         if read.consumed is None:
             return read
         return replace(read, consumed=_timed(read.consumed, time.perf_counter() - began))
@@ -113,14 +142,15 @@ class _Exchange:
         self._body: bytes | None = body
         self._left = asyncio.Event()
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
+        route = TEXTS if isinstance(call.request, TextCall) else CHAT
         scope: dict[str, Any] = {
             "type": "http",
             "asgi": {"version": "3.0"},
             "http_version": "1.1",
             "method": "POST",
             "scheme": "http",
-            "path": CHAT,
-            "raw_path": CHAT.encode(),
+            "path": route,
+            "raw_path": route.encode(),
             "root_path": "",
             "query_string": b"",
             "headers": [(b"content-type", b"application/json"), (b"x-request-id", call.request_id.encode())],

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from foreword.cost.ledger import CacheUse, Line, Saving, Status
 from foreword.cost.rates import Consumed
@@ -102,6 +102,15 @@ class Target(Protocol):
         ...
 
 
+@runtime_checkable
+class Versioned(Protocol):
+    """A target that knows which version of a prefix a model's name means now."""
+
+    def version(self, model: str, tenant: Tenant) -> str:
+        """Such as `support@v3`; as it was named where there is no such prefix."""
+        ...
+
+
 class TargetError(Exception):
     """A call that failed.
 
@@ -175,10 +184,12 @@ class Passage:
         afterwards: awaited once the answer is complete, streamed ones included: the cache's admission, for instance.
         question_vector: of the last user turn, with the text that it is of; `question.question_vector` computes it once for all stages.
         sources: passages that stand before the question, by their numbers from 1: name and text.
+        spared: the model and the counts of an answer that the cache has given again.
         spared_tokens: about how many tokens `assemble` left out.
         prompted: how many of the request's first messages are those of the task type's prompt; a model with a prefix does without them.
         hold: where a budget holds for the request.
         rejected: the answer that `check` escalated from; the better of the two goes to the client.
+        billed: whether the ledger has it; what happens to its client after that changes nothing.
     """
 
     id: str
@@ -217,9 +228,11 @@ class Passage:
     question_vector: tuple[str, np.ndarray] | None = None
     sources: tuple[tuple[str, str], ...] = ()
     spared_tokens: int = 0
+    spared: tuple[str, Consumed] | None = None
     prompted: int = 0
     hold: Hold | None = None
     rejected: Rejected | None = None
+    billed: bool = False
 
     @property
     def buffered(self) -> bool:

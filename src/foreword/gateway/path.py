@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
-from foreword.gateway.errors import Refusal
 from foreword.gateway.passage import Passage
 from foreword.gateway.stage import Next, Parts, Stage, make
 
 MOST_AGAIN = 1
 """How often a check may send a passage back for another answer."""
+
+FOR_CONVERSATIONS = frozenset({"cache", "assemble", "check"})
+"""Stages that read a conversation, or an answer in one."""
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,12 @@ class Path:
         """The path that the settings describe. Raises `RegistryError` where a stage is unknown."""
         return cls([(name, make(name, parts)) for name in parts.settings.stages], parts)
 
+    def for_texts(self, infer: Stage) -> Path:
+        """The same stages for requests that are no conversations, with another `infer`; limits and budgets count both together."""
+        pairs = zip(self.names, self._stages, strict=True)
+        kept = [(name, infer if name == "infer" else stage) for name, stage in pairs if name not in FOR_CONVERSATIONS]
+        return Path(kept, self._parts)
+
     async def walk(self, passage: Passage) -> None:
         """Takes a passage to its answer: `reply` is set and the passage billed, or `events` is set and `finish` has still to be called.
 
@@ -39,7 +47,7 @@ class Path:
         """
         place, again = 0, 0
         while place < len(self._stages):
-            step = await self._step(place, passage)
+            step = await self._stages[place](passage)
             if step is Next.AGAIN and again < MOST_AGAIN:
                 again += 1
                 place = self._infer
@@ -50,16 +58,6 @@ class Path:
             if passage.events is not None:
                 return
         await self._settle(passage)
-
-    async def _step(self, place: int, passage: Passage) -> Next:
-        try:
-            return await self._stages[place](passage)
-        except Refusal:
-            if place != self._infer or passage.rejected is None:
-                raise
-            # Another answer was looked for and none came: the one that there is stands.
-            passage.take_back(passage.rejected)
-            return Next.ON
 
     async def finish(self, passage: Passage) -> None:
         """The stages behind `infer`, once a streamed answer is complete; `passage.reply` holds it."""
@@ -79,8 +77,14 @@ class Path:
             await close()
 
     async def _settle(self, passage: Passage) -> None:
-        done = await asyncio.gather(*(after() for after in passage.afterwards), return_exceptions=True)
-        for error in done:
-            if isinstance(error, BaseException):
-                # The answer stands; what could not be done behind it is the log's business.
-                logger.warning("something after request %s failed: %s", passage.id, type(error).__name__)
+        """What is done once a request has its answer, each thing once: a client that leaves meanwhile does not undo it."""
+        if passage.afterwards:
+            after, passage.afterwards = passage.afterwards, []
+            await asyncio.shield(asyncio.ensure_future(_done(passage.id, after)))
+
+
+async def _done(request: str, afterwards: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    for error in await asyncio.gather(*(after() for after in afterwards), return_exceptions=True):
+        if isinstance(error, BaseException):
+            # The answer stands; what could not be done behind it is the log's business.
+            logger.warning("something after request %s failed: %s", request, type(error).__name__)

@@ -272,14 +272,38 @@ class StoreSettings(_Strict):
         durable: an answer is sent only once its ledger entry is on the disk.
         capture: a path (SQLite) or a `postgresql://` URL where requests and answers are written down, personal data and secrets made
             unreadable; nothing is captured without one.
+        batches: where batches, their files and what became of them are kept: a path (SQLite) or a `postgresql://` URL; by default beside
+            the ledger, `batches.sqlite` or the same database. `none` closes `/v1/batches`.
     """
 
     ledger: str | None = None
     redis: str | None = Field(default=None, pattern=r"^(rediss?|unix)://")
     durable: bool = False
     capture: str | None = None
+    batches: str | None = None
     cache_bytes: Annotated[int, Field(ge=0)] = 256 * 2**20
     cache_entries: Annotated[int, Field(ge=0)] = 100_000
+
+
+class BatchSettings(_Strict):
+    """What batches may take.
+
+    Attributes:
+        at_once: their requests under way at most.
+        busy_from: requests under way of clients that wait, from which on none of a batch's is begun.
+        file_mb: of an uploaded file, at most; `tenant_mb` of all files of a tenant, results included.
+        rows: of one file, at most.
+        open: batches of a tenant that are not finished, at most.
+        keep_days: after which files and finished batches are removed.
+    """
+
+    at_once: Annotated[int, Field(ge=1, le=1024)] = 4
+    busy_from: Annotated[int, Field(ge=1)] = 2
+    file_mb: Annotated[float, Field(gt=0, le=1024)] = 64.0
+    tenant_mb: Annotated[float, Field(gt=0)] = 1024.0
+    rows: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
+    open: Annotated[int, Field(ge=1)] = 50
+    keep_days: Annotated[float, Field(gt=0, le=3650)] = 30.0
 
 
 class PathSettings(_Strict):
@@ -291,6 +315,7 @@ class PathSettings(_Strict):
     budgets: tuple[BudgetSettings, ...] = ()
     limits: LimitSettings = LimitSettings()
     store: StoreSettings = StoreSettings()
+    batches: BatchSettings = BatchSettings()
     intake_model: Path | None = None
     router_model: Path | None = None
 
@@ -389,6 +414,8 @@ def _check_order(stages: tuple[str, ...]) -> None:
         ("infer", "check"),
         ("check", "bill"),
         ("cache", "infer"),
+        ("intake", "limit"),
+        ("limit", "infer"),
         ("intake", "budget"),
         ("budget", "cache"),
         ("budget", "assemble"),

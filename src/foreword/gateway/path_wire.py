@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from foreword.gateway.wire import Count, Penalty, PromptCall, StreamOptions, Strict
+from foreword.gateway.wire import Count, Penalty, PromptCall, StreamOptions, Strict, TextRequest
 
 Content = str | list[dict[str, Any]] | None
 
@@ -91,6 +91,12 @@ class PathRequest(Strict, frozen=True, kw_only=True, omit_defaults=True):
         return None
 
 
+class TextCall(PathRequest, frozen=True, kw_only=True, omit_defaults=True):
+    """The body of `POST /v1/completions` as the stages see it, its texts as a turn; `texts` is what the model is sent."""
+
+    texts: TextRequest
+
+
 class TokenDetails(Struct, frozen=True):
     """Parts of a count."""
 
@@ -125,9 +131,10 @@ class ReplyMessage(Struct, frozen=True):
 
 
 class ReplyChoice(Struct, frozen=True):
-    """One of a model's answers."""
+    """One of a model's answers; one that goes on from a text has a `text`."""
 
     message: ReplyMessage = ReplyMessage()
+    text: str = ""
     finish_reason: str | None = None
 
 
@@ -148,9 +155,10 @@ class ChunkDelta(Struct, frozen=True):
 
 
 class ChunkPart(Struct, frozen=True):
-    """One of the answers, as it grows."""
+    """One of the answers, as it grows; one that goes on from a text has a `text`."""
 
     delta: ChunkDelta = ChunkDelta()
+    text: str = ""
     index: int = 0
     finish_reason: str | None = None
 

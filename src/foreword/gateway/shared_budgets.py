@@ -33,7 +33,6 @@ for number = 1, pots do
   local pot, ends = KEYS[number], KEYS[pots + number]
   local limit, opening, until_when = ARGV[1 + 3 * number], ARGV[2 + 3 * number], ARGV[3 + 3 * number]
   redis.call('HSETNX', pot, 'spent', opening)
-  redis.call('EXPIREAT', pot, until_when)
   for _, gone in ipairs(redis.call('ZRANGEBYSCORE', ends, '-inf', now)) do
     local held = redis.call('HGET', pot, 'hold:' .. gone)
     if held then
@@ -45,6 +44,7 @@ for number = 1, pots do
   local spent = tonumber(redis.call('HGET', pot, 'spent'))
   local reserved = tonumber(redis.call('HGET', pot, 'reserved') or '0')
   if lacking == 0 and spent + reserved + tonumber(units) > tonumber(limit) then lacking = number end
+  redis.call('EXPIREAT', pot, until_when)
 end
 if lacking > 0 then return lacking end
 for number = 1, pots do
@@ -53,6 +53,7 @@ for number = 1, pots do
   redis.call('HINCRBY', pot, 'hold:' .. hold, units)
   redis.call('ZADD', ends, now + life, hold)
   redis.call('EXPIREAT', ends, ARGV[3 + 3 * number])
+  redis.call('EXPIREAT', pot, ARGV[3 + 3 * number])
 end
 return 0
 """
@@ -88,8 +89,8 @@ class RedisBook:
             raise ConfigError("Budgets in Redis need the package `redis`. Install it: pip install 'foreword[shared]'.") from error
         try:
             self._redis = redis.asyncio.Redis.from_url(url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS)
-        except ValueError as error:
-            raise ConfigError(f"`store.redis` is no URL of a Redis: {error}.") from None
+        except ValueError:
+            raise ConfigError("`store.redis` is no URL of a Redis. Give one like `redis://host:6379/0`.") from None
         self._openings = dict(openings or {})
         self._failures = (redis.RedisError, OSError, TimeoutError)
         self._reserve = self._redis.register_script(_RESERVE)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from foreword.retrieval.embedder import Embedder
 
 FOLDER = "foreword.gateway.stages"
-ORDER = ("limit", "intake", "guard-in", "budget", "cache", "assemble", "route", "reserve", "infer", "check", "bill")
+ORDER = ("intake", "limit", "guard-in", "budget", "cache", "assemble", "route", "reserve", "infer", "check", "bill")
 
 
 class Next(Enum):

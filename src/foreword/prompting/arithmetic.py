@@ -1,8 +1,9 @@
-"""Arithmetic as people and models write it, computed exactly: whole numbers, `+ - * /` and parentheses. Nothing is evaluated as code."""
+"""Arithmetic as people and models write it, computed exactly: numbers, `+ - * /` and parentheses. Nothing is evaluated as code."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -18,6 +19,10 @@ _TOKEN = re.compile(r"\s*(?:([0-9]+)|([-+*/()]))", re.ASCII)
 
 class ArithmeticProblem(StrategyError):
     """A text that is no arithmetic, or has no value; the message says why in words that a model can act on."""
+
+
+class DividesByZero(ArithmeticProblem):
+    """Arithmetic without a value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +43,19 @@ def compute(expression: str) -> Computed:
     """
     if len(expression) > MOST_CHARACTERS:
         raise ArithmeticProblem(f"has {len(expression):,} characters, more than {MOST_CHARACTERS}")
-    reader = _Reader(_tokens(expression.translate(SIGNS).rstrip()))
-    value = reader.sum(0)
-    if reader.left():
-        raise ArithmeticProblem(f"has {_shown(reader.take())} where an operation should stand")
-    return Computed(value=value, numbers=tuple(reader.numbers))
+    reader = _Reader(_tokens(expression.translate(SIGNS).rstrip()), signed=False)
+    value = reader.whole()
+    return Computed(value=value, numbers=tuple(map(int, reader.numbers)))
+
+
+def value_of(tokens: Sequence[str]) -> Fraction:
+    """The value of tokens: numbers (`1,200.50` is one), signs and parentheses. A sum may begin with a minus.
+
+    Raises:
+        DividesByZero: it has no value.
+        ArithmeticProblem: it cannot be read.
+    """
+    return _Reader(tokens, signed=True).whole()
 
 
 def _tokens(expression: str) -> list[str]:
@@ -59,50 +72,59 @@ def _tokens(expression: str) -> list[str]:
 class _Reader:
     """Reads tokens from left to right; products bind tighter than sums."""
 
-    def __init__(self, tokens: list[str]) -> None:
-        self._tokens, self._place = tokens, 0
-        self.numbers: list[int] = []
+    def __init__(self, tokens: Sequence[str], *, signed: bool) -> None:
+        """Args: signed: a sum may begin with a minus."""
+        self._tokens, self._place, self._signed = tokens, 0, signed
+        self.numbers: list[Fraction] = []
 
-    def left(self) -> bool:
+    def whole(self) -> Fraction:
+        """The value of all tokens together."""
+        value = self._sum(0)
+        if self._left():
+            raise ArithmeticProblem(f"has {_shown(self._take())} where an operation should stand")
+        return value
+
+    def _left(self) -> bool:
         return self._place < len(self._tokens)
 
-    def take(self) -> str:
-        token = self._tokens[self._place] if self.left() else ""
+    def _take(self) -> str:
+        token = self._tokens[self._place] if self._left() else ""
         self._place += 1
         return token
 
-    def sum(self, depth: int) -> Fraction:
-        value = self._product(depth)
+    def _sum(self, depth: int) -> Fraction:
+        negative = self._signed and self._next_is("-") and bool(self._take())
+        value = -self._product(depth) if negative else self._product(depth)
         while self._next_is("+", "-"):
-            sign, other = self.take(), self._product(depth)
+            sign, other = self._take(), self._product(depth)
             value = value + other if sign == "+" else value - other
         return value
 
     def _product(self, depth: int) -> Fraction:
         value = self._number(depth)
         while self._next_is("*", "/"):
-            sign, other = self.take(), self._number(depth)
+            sign, other = self._take(), self._number(depth)
             if sign == "/" and not other:
-                raise ArithmeticProblem("divides by zero")
+                raise DividesByZero("divides by zero")
             value = value * other if sign == "*" else value / other
         return value
 
     def _number(self, depth: int) -> Fraction:
-        token = self.take()
-        if token.isdigit():
-            self.numbers.append(int(token))
-            return Fraction(self.numbers[-1])
+        token = self._take()
+        if token[:1].isdigit():
+            self.numbers.append(Fraction(token.replace(",", "")))
+            return self.numbers[-1]
         if token != "(":
             raise ArithmeticProblem(f"has {_shown(token)} where a number should stand")
         if depth == MOST_DEPTH:
             raise ArithmeticProblem(f"has parentheses more than {MOST_DEPTH} deep")
-        value = self.sum(depth + 1)
-        if (token := self.take()) != ")":
+        value = self._sum(depth + 1)
+        if (token := self._take()) != ")":
             raise ArithmeticProblem(f"has {_shown(token)} where a parenthesis should close")
         return value
 
     def _next_is(self, *signs: str) -> bool:
-        return self.left() and self._tokens[self._place] in signs
+        return self._left() and self._tokens[self._place] in signs
 
 
 def _shown(token: str) -> str:

@@ -127,7 +127,8 @@ class Draft:
     Attributes:
         text: the whole answer, as a user would read it.
         final: the short answer in it; None where the whole is the answer.
-        candidates: short answers that it chose from, the chosen one included; empty where there was no choice.
+        candidates: short answers that it chose from, the chosen one included, in the order in which they came up; where the first answer
+            of all has none that can be recognised, its last line stands for it. Empty where there was no choice.
         note: how it ended, where that is worth saying: `stopped after 7 of 40 samples`.
     """
 

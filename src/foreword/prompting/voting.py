@@ -47,19 +47,14 @@ class Ballots:
         return sum(self.counts.values())
 
     @property
-    def ranking(self) -> tuple[str, ...]:
-        """What was voted for, most votes first."""
-        return tuple(sorted(self.counts, key=lambda key: -self.counts[key]))
-
-    @property
     def leader(self) -> str | None:
         """What is ahead; None before the first vote."""
         return max(self.counts, key=lambda key: self.counts[key]) if self.counts else None
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """One answer of each kind as it was first said, most votes first."""
-        return tuple(self.said[key] for key in self.ranking)
+        """One answer of each kind as it was first said, in the order in which they came up."""
+        return tuple(self.said.values())
 
     @property
     def first_two(self) -> tuple[int, int]:

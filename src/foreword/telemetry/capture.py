@@ -56,6 +56,7 @@ class Captured:
         id: the ledger's.
         status: as the ledger has it.
         prompt: the stored prompt's version; `prefix` the prefix's.
+        cache: how the cache was used, as the ledger has it.
         messages: as they went to the model, each a chat message's JSON.
         tools: definitions that were offered; `called` the names of those that the answer called.
         sources: (name, text) of the passages that stood before the question.
@@ -72,6 +73,7 @@ class Captured:
     model: str = ""
     prompt: str = ""
     prefix: str = ""
+    cache: str = "off"
     messages: Sequence[Mapping[str, Any]] = ()
     tools: Sequence[Mapping[str, Any]] = ()
     called: Sequence[str] = ()

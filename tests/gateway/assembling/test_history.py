@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from upstreams import FakeUpstream, answer, hang, refuse, upstream
-from walking import close, parts_of, passage_of, settings_of
 
 from foreword.gateway.assembling.budget import message_tokens
 from foreword.gateway.assembling.history import MOST_MESSAGE, Summaries, window
@@ -16,6 +14,8 @@ from foreword.gateway.assembling.turns import Turn
 from foreword.gateway.passage import Passage
 from foreword.gateway.path_wire import PathMessage
 from foreword.gateway.tenants import Tenant
+from upstreams import FakeUpstream, answer, hang, refuse, upstream
+from walking import close, parts_of, passage_of, settings_of
 
 
 def turns(*texts: str) -> list[Turn]:

@@ -6,11 +6,11 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from word_vectors import WordVectors
 
 from foreword.errors import ConfigError
 from foreword.gateway.assembling.passages import Chunk, Chunks, header, read_folder, written
 from foreword.gateway.path_settings import PassageSettings
+from word_vectors import WordVectors
 
 
 def shop(folder: Path) -> Path:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from walking import passage_of, settings_of
 
 from foreword.gateway.assembling.prompt import Put, StoredPrompts, without_prompt
 from foreword.gateway.errors import Refusal
@@ -15,6 +14,7 @@ from foreword.gateway.passage import Passage
 from foreword.gateway.tenants import Tenant
 from foreword.prompting.store import PromptStore
 from foreword.prompting.template import parse_toml
+from walking import passage_of, settings_of
 
 SUPPORT = """
 name = "support"

@@ -6,11 +6,11 @@ import asyncio
 from typing import Any
 
 import pytest
-from walking import passage_of, settings_of
-from word_vectors import WordVectors
 
 from foreword.gateway.assembling.tools import MOST, REMEMBERED, Choice, Tools, called_in, described, tool_name
 from foreword.gateway.tenants import Tenant
+from walking import passage_of, settings_of
+from word_vectors import WordVectors
 
 
 def tool(name: str, description: str = "") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+
 from foreword.gateway.cache.admission import MOST_CHARACTERS, Admission, Outcome
 
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from foreword.errors import ConfigError
 from foreword.gateway.cache.belief import Belief, Calibration, Logit, Offset
 

@@ -3,6 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from foreword.errors import ConfigError
 from foreword.gateway.cache.bound import BoundSettings, Candidate, ErrorBound, FixedThreshold
 from foreword.gateway.cache.evidence import CENTRE, FEATURES, Evidence

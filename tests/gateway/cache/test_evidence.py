@@ -1,4 +1,5 @@
 import numpy as np
+
 from foreword.gateway.cache.evidence import CENTRE, FEATURES, SPREAD, Evidence, Weights, evidence
 from foreword.gateway.cache.wording import wording
 

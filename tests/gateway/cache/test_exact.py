@@ -3,6 +3,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from foreword.errors import ConfigError
 from foreword.gateway.cache.exact import OVERHEAD, CachedAnswer, MemoryStore, Selection
 

@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+
 from foreword.gateway.cache.key import Cacheable, key_of, refused
 
 BODY: dict[str, Any] = {
@@ -8,6 +9,8 @@ BODY: dict[str, Any] = {
     "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is a cache?"}],
     "temperature": 0,
 }
+
+EARLIER = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
 
 
 def key(body: dict[str, Any] = BODY, **given: Any) -> Any:
@@ -37,7 +40,7 @@ def test_another_place_is_another_partition(given: dict[str, Any]) -> None:
     "fields",
     [
         {"messages": [{"role": "system", "content": "Be long."}, BODY["messages"][1]]},
-        {"messages": [BODY["messages"][0], {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}, BODY["messages"][1]]},
+        {"messages": [BODY["messages"][0], *EARLIER, BODY["messages"][1]]},
         {"tools": [{"type": "function", "function": {"name": "look"}}]},
         {"tool_choice": "none"},
         {"response_format": {"type": "json_object"}},

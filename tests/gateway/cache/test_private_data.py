@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from foreword.gateway.cache.private_data import Patterns, iban, luhn
 
 DATA = Path(__file__).resolve().parents[4] / "shared/data/pii"

@@ -1,4 +1,5 @@
 import pytest
+
 from foreword.gateway.cache.wording import differences, wording
 
 

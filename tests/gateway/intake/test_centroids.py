@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from word_vectors import WordVectors
 
 from foreword.errors import ConfigError
 from foreword.gateway.intake.centroids import CentroidFile, Centroids, read_file
 from foreword.gateway.intake.training import train
+from word_vectors import WordVectors
 
 LINES = {
     "billing": ["refund my invoice", "the invoice is wrong", "a refund for this invoice please", "charge on my invoice"],
@@ -62,7 +62,14 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 )
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path, change: dict, told: str) -> None:
     fields = json.loads(
-        CentroidFile(embedder="e", labels=("a", "b"), lines=(2, 2), centroids=((1.0, 0.0), (0.0, 1.0)), threshold=0.5).model_dump_json()
+        CentroidFile(
+            embedder="e",
+            labels=("a", "b"),
+            lines=(2, 2),
+            centroids=((1.0, 0.0), (0.0, 1.0)),
+            vectors=(((1.0, 0.0),), ((0.0, 1.0),)),
+            threshold=0.5,
+        ).model_dump_json()
     )
     path = tmp_path / "intake.json"
     path.write_text(json.dumps(fields | change))

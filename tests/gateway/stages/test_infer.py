@@ -13,6 +13,7 @@ from typing import Any
 
 import openai
 import pytest
+
 from paths import BARE, ServedPath, charges_of, serving_path
 from upstreams import (
     RICH_USAGE,
@@ -106,8 +107,8 @@ def test_streamed_and_whole_cost_the_same_to_the_last_digit() -> None:
 
 def test_the_official_client_streams() -> None:
     with one() as (_, path), path.client() as client:
-        with client.chat.completions.create(model="strong", messages=[{"role": "user", "content": "Hi"}], stream=True) as chunks:
-            said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+        chunks = client.chat.completions.create(model="strong", messages=[{"role": "user", "content": "Hi"}], stream=True)
+        said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert said == "Hello there, friend."
 
 
@@ -283,7 +284,7 @@ def test_an_open_circuit_says_when_to_come_again() -> None:
     assert len(fake.seen) == 1
     assert response.status_code == 503
     assert 1 <= int(response.headers["retry-after"]) <= 60
-    assert response.headers["foreword-tried"] if int(response.headers["foreword-attempts"]) > 1 else True
+    assert response.headers["foreword-tried"] == "strong first open-circuit"
 
 
 def test_only_one_call_finds_out_whether_a_model_is_back() -> None:
@@ -313,8 +314,6 @@ def test_requests_that_are_wrong_open_no_circuit() -> None:
 
 @BOTH
 def test_the_faster_of_two_calls_answers_and_the_other_hangs_up(stream: bool) -> None:
-    with one(hang(), answer("The second.")) as (fake, path):
-        pass
     with one(hang(), answer("The second."), hedge_seconds=0.05) as (fake, path):
         response = path.ask(stream=stream)
         fake.wait_for_disconnect(0)
@@ -464,10 +463,9 @@ def test_a_models_own_time_leaves_room_for_another() -> None:
         first.wait_for_disconnect()
 
 
-def test_waiting_for_a_place_counts_against_the_deadline() -> None:
+def test_no_more_calls_are_under_way_than_the_model_takes() -> None:
     release = threading.Event()
-    task = {"seconds": 20.0}
-    with one(when(release, answer()), at_once=1, task=task) as (fake, path), ThreadPoolExecutor() as pool:
+    with one(when(release, answer()), at_once=1) as (fake, path), ThreadPoolExecutor() as pool:
         first = pool.submit(path.ask)
         fake.wait_for(1)
         second = pool.submit(path.ask)
@@ -475,14 +473,6 @@ def test_waiting_for_a_place_counts_against_the_deadline() -> None:
         assert len(fake.seen) == 1
         release.set()
         assert [first.result().status_code, second.result().status_code] == [200, 200]
-    release.clear()
-    with one(when(release, answer()), at_once=1, task={"seconds": 0.5}) as (fake, path), ThreadPoolExecutor() as pool:
-        first = pool.submit(path.ask, stream=True)
-        fake.wait_for(1)
-        second = pool.submit(path.ask)
-        assert second.result().status_code == 504
-        first.result()
-        assert len(fake.seen) == 1
 
 
 def test_places_come_back_however_a_call_ends() -> None:

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from walking import close, parts_of, passage_of, settings_of
-from word_vectors import WordVectors
 
 from foreword.errors import ConfigError
 from foreword.gateway.errors import Refusal
@@ -20,6 +18,8 @@ from foreword.gateway.question import question_vector
 from foreword.gateway.stages.intake import make
 from foreword.store.database import open_database
 from foreword.telemetry.capture import read
+from walking import close, parts_of, passage_of, settings_of
+from word_vectors import WordVectors
 
 TASKS: dict[str, Any] = {
     "billing": {"rules": ["(?i)refund", "invoice"], "seconds": 20, "priority": 3},
@@ -76,7 +76,7 @@ def test_header_and_metadata_go_before_rules() -> None:
 
 
 def test_an_unknown_type_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(Refusal, match="no task type `sales`. There are: billing, default, login") as refused:
+    with pytest.raises(Refusal, match=r"no task type `sales`\. There are: billing, default, login") as refused:
         taken_in(settings_of(TASKS), "hello", headers={"foreword-task": "sales"})
     assert refused.value.status == 400 and refused.value.detail.param == "metadata.task"
 

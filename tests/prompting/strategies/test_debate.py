@@ -13,7 +13,7 @@ def said(*letters: str) -> list[str]:
 def test_each_sees_the_others_answers_and_all_vote() -> None:
     model = InLoop(said("a", "b", "c", "a", "b", "b"))
     found = solved("debate", model)
-    assert (found.final, found.calls, found.candidates) == ("b", 6, ("b", "a"))
+    assert (found.final, found.calls, found.candidates) == ("b", 6, ("a", "b", "c"))
     assert found.note == "2 of 3 debaters after 2 rounds"
     second = model.asked[4]
     assert second[-2].content.endswith("Answer: b"), "its own"
@@ -29,6 +29,7 @@ def test_agreement_ends_it() -> None:
 def test_one_without_an_answer_does_not_vote() -> None:
     found = solved("debate(rounds=1)", ["who knows", *said("a", "a")])
     assert (found.final, found.note) == ("a", "2 of 3 debaters after 1 rounds")
+    assert found.candidates == ("who knows", "a"), "the first answer of all is told whatever it is"
 
 
 def test_nobody_answers() -> None:
@@ -45,4 +46,5 @@ def test_long_answers_are_shown_by_their_end() -> None:
 def test_a_spent_budget_gives_the_vote_so_far() -> None:
     found = solved("debate(debaters=3)", said("a", "b", "b", "c"), budget=Budget(calls=4))
     assert (found.status, found.final) == ("budget", "b")
-    assert found.candidates == ("b", "c"), "one has revised its answer, the others stand by theirs"
+    assert found.note == "2 of 3 debaters after 2 rounds", "one has revised its answer, the others stand by theirs"
+    assert found.candidates == ("a", "b", "c"), "of all rounds, as they came up"

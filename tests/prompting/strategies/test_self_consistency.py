@@ -18,7 +18,7 @@ def samples(letters: str) -> list[str]:
 def test_fixed_draws_all_and_takes_the_majority() -> None:
     model = InLoop(samples("abbab" + "b" * 3))
     found = solved("self-consistency(n=8, adaptive=false)", model)
-    assert (found.final, found.calls, found.candidates) == ("b", 8, ("b", "a"))
+    assert (found.final, found.calls, found.candidates) == ("b", 8, ("a", "b"))
     assert found.text == "Reason 1.\nAnswer: b", "the first text of the majority"
     assert found.note == "6 of 8 votes after 8 of 8 samples"
     assert {sampling.temperature for sampling in model.samplings} == {0.7}
@@ -51,6 +51,7 @@ def test_least_and_batch() -> None:
 def test_samples_without_an_answer_do_not_vote() -> None:
     found = solved("self-consistency(n=5, adaptive=false)", samples("-a--b"))
     assert found.final == "a" and found.note == "1 of 2 votes after 5 of 5 samples; 3 without an answer that can be recognised"
+    assert found.candidates == ("I do not know", "a", "b"), "the first sample is told whatever it is, so that it can be judged alone"
 
 
 def test_a_model_that_never_answers_ends_bounded_and_told() -> None:

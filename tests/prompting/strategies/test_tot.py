@@ -198,7 +198,16 @@ def test_votes_rank_and_unreadable_ones_do_not(vote: str, kept: list[str]) -> No
     (expansion,) = found.trace.of_kind("search")
     thoughts: Any = expansion.attributes["thoughts"]
     assert [thought["state"] for thought in sorted(thoughts, key=lambda thought: -thought["value"])] == kept
-    assert purposes(found)["vote"] == 3
+    assert purposes(found)["vote"] == 5
+
+
+def test_by_default_it_ends_within_what_an_answer_may_take() -> None:
+    game = solved(scripted.load("arithmetic"), decomposition="game24", verifier="game24", budget=Budget())
+    assert game.status == "answered" and judge(NUMBERS, game.final).passed
+    steps = itertools.count()
+    engine = says(lambda asked: "likely" if "one word: sure" in asked else "\n".join(f"step {next(steps)}" for _ in range(9)))
+    general = solved(engine, "Why?", budget=Budget(calls=64))
+    assert general.status == "answered" and general.note == "10 expansions, 50 thoughts; no path ended within the depth"
 
 
 def test_expansions_are_limited() -> None:

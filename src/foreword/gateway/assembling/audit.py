@@ -5,7 +5,8 @@ up its words, and whether a tool was called. A sentence that sets a tone or a fo
 reason to try without it (`foreword prompt audit` does, on labelled rows), and no proof.
 
 A template's sentence is one that stands in the instructions of half or more of a task type's requests; a turn before the question that does
-is an example. Token counts are estimates (`budget.py`), save those that models billed.
+is an example. Requests that the cache answered had no context, and are not among them. Token counts are estimates (`budget.py`), save those
+that models billed.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from foreword.telemetry.capture import Captured
 
 TEMPLATE_SHARE = 0.5
 LEAST_REQUESTS = 2
+FROM_CACHE = frozenset({"exact", "semantic", "stale"})
 LONG_WORD = 4
 """Letters from which a word says what a sentence is about."""
 MOST_TRACKED = 200_000
@@ -139,7 +141,8 @@ def audit(captures: Iterable[Captured]) -> Audit:
     """Goes through captures once."""
     counts = _Counts()
     for captured in captures:
-        counts.add(captured)
+        if captured.cache not in FROM_CACHE:
+            counts.add(captured)
     return counts.report()
 
 

@@ -18,6 +18,7 @@ from foreword.gateway.assembling.history import SUMMARY_TOKENS, Summaries, windo
 from foreword.gateway.assembling.passages import Chunk, Chunks
 from foreword.gateway.assembling.tools import Tools
 from foreword.gateway.assembling.turns import Conversation, Turn, instructions, preceded
+from foreword.gateway.budgets import FEWER, SHORTER
 from foreword.gateway.errors import Refusal
 from foreword.gateway.passage import Passage
 from foreword.gateway.path_settings import AssembleSettings
@@ -126,7 +127,7 @@ class Assembling:
         if chunks is None or settings is None or self.embedder is None or not context.talk.question:
             return left
         vector_D = question_vector(passage, self.embedder)
-        at_most = _halved(settings.at_most) if passage.degraded else settings.at_most
+        at_most = _halved(settings.at_most) if FEWER in passage.degraded else settings.at_most
         found = await chunks.best(vector_D, at_most=at_most, at_least=settings.at_least)
         if not found:
             return left
@@ -142,7 +143,7 @@ class Assembling:
     async def _cut_history(self, context: Context, passage: Passage, plan: AssembleSettings, left: int | None) -> None:
         history = context.talk.history
         turns = plan.history_turns
-        if turns is not None and passage.degraded:
+        if turns is not None and SHORTER in passage.degraded:
             turns = _halved(turns)
         kept = window(history, most_turns=turns, most_tokens=left)
         if kept == len(history):

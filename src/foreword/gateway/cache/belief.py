@@ -23,11 +23,12 @@ from foreword.errors import ConfigError
 
 _START = 0.25
 """The variance of the calibration's shift before anything is seen."""
+_START_2 = np.array([0.25, 0.0225])
+"""The variances of the calibration's shift and slope before anything is seen."""
 _FORGETTING = 1.002
-"""What that variance grows by with each observation; some five hundred are remembered."""
+"""What they grow by with each observation; some five hundred are remembered."""
 _CEILING = 0.98
 """The most probable that an answer can be right."""
-_ONE = np.ones(1)
 _PROBIT = math.pi / 8
 """Turns a normal uncertainty of the logit into a flatter curve (MacKay 1992, "The Evidence Framework Applied to Classification")."""
 
@@ -38,6 +39,9 @@ class Offset:
 
     mean: float
     variance: float
+
+
+_NO_OFFSET = Offset(mean=0.0, variance=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,34 +125,40 @@ class Belief:
 
 
 class Calibration:
-    """Sets probabilities right by how often what they were said of came true: by a shift of their logits, and a ceiling.
+    """Sets probabilities right by how often what they were said of came true: by a line through their logits (Platt 1999), and a ceiling.
 
     The best of several candidates is right less often than each of them for itself would be, and a curve learns that from nothing else. The
-    ceiling stands for what no likeness of questions foretells: answers that differ though the questions do not. What was seen long ago is
-    forgotten, as far as to the uncertainty at the start.
+    line can be flatter than what was said and never steeper: most of what is observed was too risky to be answered, and nothing about it
+    makes bolder words about what is answered right. The ceiling stands for what no likeness of questions foretells: answers that differ
+    though the questions do not. What was seen long ago is forgotten, as far as to the uncertainty at the start.
     """
 
     def __init__(self) -> None:
-        self._mean_1 = np.zeros(1)
-        self._variance_11 = np.full((1, 1), _START)
+        self._mean_2 = np.array([0.0, 1.0])
+        self._covariance_22 = np.diag(_START_2)
 
     def probability(self, said: float) -> float:
         """What a probability that was said comes to."""
-        return _CEILING * _sigmoid(_logit(said) + float(self._mean_1[0]))
+        shift, slope = self._mean_2
+        return _CEILING * _sigmoid(float(shift) + min(float(slope), 1.0) * _logit(said))
 
-    def observe(self, said: float, *, same: bool) -> None:
-        """One of which `said` was said came true, or did not."""
-        gain, shrink, spread_1 = _step(_ONE, self._mean_1, self._variance_11, Offset(mean=_logit(said), variance=0.0), same=same)
-        self._mean_1 += spread_1 * gain
-        self._variance_11 = np.minimum((self._variance_11 - np.outer(spread_1, spread_1) * shrink) * _FORGETTING, _START)
+    def observe(self, said: float, *, same: bool, weight: int = 1) -> None:
+        """One of which `said` was said came true, or did not. Args: weight: how many it stands for."""
+        x_2 = np.array([1.0, _logit(said)])
+        for _ in range(weight):
+            gain, shrink, spread_2 = _step(x_2, self._mean_2, self._covariance_22, _NO_OFFSET, same=same)
+            self._mean_2 += spread_2 * gain
+            self._covariance_22 -= np.outer(spread_2, spread_2) * shrink
+        if (self._covariance_22.diagonal() * _FORGETTING <= _START_2).all():
+            self._covariance_22 *= _FORGETTING
 
     def state(self) -> dict[str, Any]:
         """What was learnt."""
-        return {"mean": float(self._mean_1[0]), "variance": float(self._variance_11[0, 0])}
+        return {"mean_2": self._mean_2.copy(), "covariance_22": self._covariance_22.copy()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes up what `state` gave."""
-        self._mean_1, self._variance_11 = np.array([float(state["mean"])]), np.array([[float(state["variance"])]])
+        self._mean_2, self._covariance_22 = np.array(state["mean_2"], float), np.array(state["covariance_22"], float)
 
 
 def _step(x_X: np.ndarray, mean_X: np.ndarray, covariance_XX: np.ndarray, offset: Offset, *, same: bool) -> tuple[float, float, np.ndarray]:

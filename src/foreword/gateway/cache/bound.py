@@ -36,10 +36,13 @@ LEAST_SIMILARITY = 0.4
 """Questions less alike are never the same, nearly."""
 _EPSILONS = (0.001, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3)
 _QUANTILES = tuple((1 - epsilon, NormalDist().inv_cdf(1 - epsilon)) for epsilon in _EPSILONS)
+_LIMIT = NormalDist().inv_cdf(0.95)
 _REFRESH = 64
 """Requests after which the cut is set anew."""
 _FAR = 0.9
 """Risks above it are too far from what is ever answered for the calibration to learn from."""
+_AUDIT_WEIGHT = 4
+"""Observations that an audit counts like: it stands for answers that were given unchecked, but for too many for each to be counted."""
 _PROOF = 2
 """Answers that an entry must have been right about before it answers a question that differs in a number, a name or a negation."""
 
@@ -149,7 +152,7 @@ class BoundSettings:
     Attributes:
         bound: the share of wrong answers that is allowed; 0 never answers from the cache.
         per: of what they are a share.
-        confidence: with which the rate, counted over `horizon` requests (or hits), is to be shown to be under the bound.
+        confidence: how probable it is to be that the rate's 95 % upper limit, over `horizon` requests (or hits), is under the bound.
         audit: share of the requests within the bound that are explored all the same.
         least_observations: before any answer comes from the cache.
         window: recent requests whose risks the cut is set by.
@@ -160,7 +163,7 @@ class BoundSettings:
 
     bound: float
     per: Denominator = "requests"
-    confidence: float = 0.95
+    confidence: float = 0.8
     horizon: int = 10_000
     audit: float = 0.03
     least_observations: int = 100
@@ -183,12 +186,9 @@ class BoundSettings:
 
     @property
     def target(self) -> float:
-        """The rate aimed at, so far under the bound that what is counted over the horizon has its own upper limit under the bound.
-
-        Twice the deviation that goes with the confidence: once for what chance adds to the count, and once for the limit above the count.
-        """
+        """The rate aimed at: so far under the bound that, by `confidence`, the count's own 95 % upper limit comes to lie under it too."""
         deviation = math.sqrt(self.bound * (1 - self.bound) / self.horizon)
-        return max(self.bound - 2 * NormalDist().inv_cdf(self.confidence) * deviation, 0.0)
+        return max(self.bound - (_LIMIT + NormalDist().inv_cdf(self.confidence)) * deviation, 0.0)
 
 
 @dataclass(slots=True)
@@ -276,7 +276,7 @@ class ErrorBound(Generic[EntryId]):
         if decision.candidate is None:
             return
         if decision.risk <= _FAR and decision.why != "guarded":
-            self._calibration.observe(decision.said, same=same)
+            self._calibration.observe(decision.said, same=same, weight=_AUDIT_WEIGHT if decision.audit else 1)
         self.learn(decision.candidate, same=same)
 
     def learn(self, candidate: Candidate[EntryId], *, same: bool) -> None:

@@ -150,15 +150,26 @@ class SemanticCache:
         """Entries, of all tenants."""
         return len(self._entries)
 
-    def look_up(self, key: Key, *, among: Callable[[Sequence[Entry]], Iterable[Entry]] | None = None) -> LookUp:
+    def look_up(
+        self,
+        key: Key,
+        *,
+        vector_D: np.ndarray | None = None,
+        among: Callable[[Sequence[Entry]], Iterable[Entry]] | None = None,
+    ) -> LookUp:
         """Looks for a cached question that means the same, and decides whether its answer may be given.
 
-        After a decision to explore, tell `observe` what came of it. Args: among: leaves out near entries, before any is decided about.
+        After a decision to explore, tell `observe` what came of it.
+
+        Args:
+            vector_D: of the question, where it is known already.
+            among: leaves out near entries, before any is decided about.
         """
         policy = self.policy(key.tenant)
         if not key.question.strip() or len(key.question) > MOST_CHARACTERS:
             return LookUp(decision=policy.choose(()))
-        vector_D = self._embedder.embed([key.question])[0]
+        if vector_D is None:
+            vector_D = self._embedder.embed([key.question])[0]
         if not vector_D.any():
             return LookUp(decision=policy.choose(()))
         near = self._near(key, vector_D, among)

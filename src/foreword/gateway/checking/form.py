@@ -83,7 +83,7 @@ def plain(label: str) -> str:
 def _cites(answer: str, sources: int) -> bool:
     """Whether a source is named, and none that there is not; where the passages are the client's own, any number will do."""
     numbers = [int(number) for number in _CITED.findall(answer)]
-    return bool(numbers) and all(1 <= number and (not sources or number <= sources) for number in numbers)
+    return bool(numbers) and all(number >= 1 and (not sources or number <= sources) for number in numbers)
 
 
 def _validator(schema: dict[str, Any], what: str) -> Callable[[Any], bool]:

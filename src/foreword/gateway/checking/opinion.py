@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 
+from foreword.cost.rates import Consumed
 from foreword.gateway.checking.judge import judging, score_in
 from foreword.gateway.passage import Attempt, AttemptStatus, Call, Passage, Reply, Target, TargetError
 from foreword.gateway.path_settings import PathSettings
@@ -27,25 +28,20 @@ async def opinion(passage: Passage, reply: Reply, targets: Mapping[str, Target],
         return NO_ANSWER
     call = Call(request=request, model=model, tenant=passage.tenant, request_id=f"{passage.id}-judge", seconds=seconds)
     began = time.perf_counter()
-    answered: Reply | None = None
-    status: AttemptStatus = "cancelled"
-    http_status: int | None = None
+
+    def record(status: AttemptStatus, http_status: int | None = None, consumed: Consumed | None = None) -> None:
+        seconds = time.perf_counter() - began
+        attempt = Attempt(model=model, why="judge", status=status, seconds=seconds, http_status=http_status, consumed=consumed)
+        passage.attempts.append(attempt)
+
     try:
         answered = await targets[model.partition(":")[0]].complete(call)
-        status = "answered"
     except TargetError as error:
-        status, http_status = error.status, error.http_status
+        record(error.status, error.http_status)
         return NO_ANSWER
-    finally:
-        passage.attempts.append(
-            Attempt(
-                model=model,
-                why="judge",
-                status=status,
-                seconds=time.perf_counter() - began,
-                http_status=http_status,
-                consumed=None if answered is None else answered.consumed,
-            )
-        )
+    except asyncio.CancelledError:
+        record("cancelled")
+        raise
+    record("answered", consumed=answered.consumed)
     score = score_in(answered.text)
     return NO_NUMBER if score is None else score

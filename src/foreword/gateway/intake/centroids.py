@@ -1,9 +1,10 @@
-"""Which task type a question is most like: the nearest centroid of labelled lines, by cosine (Rocchio's classifier).
+"""Which task type a question is most like: the nearest centroid of labelled lines, by cosine (Rocchio's classifier), helped by the lines.
 
-A centroid is the mean of the vectors of one type's lines. A question whose nearest centroid is less alike than the threshold is like
-nothing that was labelled, and becomes no type by its likeness. `training.py` makes the centroids and chooses the threshold.
+A centroid is the mean of the vectors of one type's lines. A type that holds many kinds of questions has its centroid far from each of
+them, so half of the likeness is that to the type's nearest line. A question whose best likeness is below the threshold is like nothing
+that was labelled, and becomes no type by it. `training.py` makes the centroids and chooses the threshold.
 
-Axes: C task type, D dimension.
+Axes: C task type, N line, D dimension.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class CentroidFile(BaseModel):
         labels: task types.
         lines: how many lines each of them had.
         centroids: C D, of length 1.
-        threshold: cosine from which a question is of its nearest type.
+        vectors: of lines, for each type those of its first ones, of length 1.
+        threshold: likeness from which a question is of its nearest type.
         measured: what cross-validation said; nothing depends on it.
     """
 
@@ -42,17 +44,18 @@ class CentroidFile(BaseModel):
     labels: Annotated[tuple[str, ...], Field(min_length=1)]
     lines: tuple[int, ...]
     centroids: tuple[tuple[float, ...], ...]
+    vectors: tuple[Annotated[tuple[tuple[float, ...], ...], Field(min_length=1)], ...]
     threshold: Annotated[float, Field(ge=-1, le=1)]
     measured: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _fit(self) -> CentroidFile:
-        if not len(self.labels) == len(self.lines) == len(self.centroids):
-            raise ValueError("`labels`, `lines` and `centroids` differ in length")
+        if not len(self.labels) == len(self.lines) == len(self.centroids) == len(self.vectors):
+            raise ValueError("`labels`, `lines`, `centroids` and `vectors` differ in length")
         if len(set(self.labels)) < len(self.labels):
             raise ValueError("`labels` names a task type twice")
-        if len({len(centroid) for centroid in self.centroids}) > 1:
-            raise ValueError("`centroids` differ in their dimensions")
+        if len({len(vector) for vectors in (self.centroids, *self.vectors) for vector in vectors}) > 1:
+            raise ValueError("`centroids` and `vectors` differ in their dimensions")
         return self
 
     def write(self, path: Path) -> None:
@@ -66,6 +69,8 @@ class Centroids:
     def __init__(self, file: CentroidFile) -> None:
         self.labels, self.threshold = file.labels, file.threshold
         self._centroids_CD = np.array(file.centroids, dtype=np.float32)
+        self._lines_ND = np.array([vector for vectors in file.vectors for vector in vectors], dtype=np.float32)
+        self._starts_C = np.cumsum([0, *(len(vectors) for vectors in file.vectors[:-1])])
 
     @classmethod
     def read(cls, path: Path, embedder: Embedder) -> Centroids:
@@ -79,15 +84,15 @@ class Centroids:
         return cls(file)
 
     def nearest(self, vector_D: np.ndarray) -> tuple[str, float]:
-        """The task type most alike, and its cosine."""
-        similarities_C = self._centroids_CD @ vector_D
-        place = int(similarities_C.argmax())
-        return self.labels[place], float(similarities_C[place])
+        """The task type most alike, and how much, 1 at most."""
+        likeness_C = (self._centroids_CD @ vector_D + np.maximum.reduceat(self._lines_ND @ vector_D, self._starts_C)) / 2
+        place = int(likeness_C.argmax())
+        return self.labels[place], float(likeness_C[place])
 
     def label(self, vector_D: np.ndarray) -> str | None:
         """The task type; None for a question that is like none of them."""
-        label, similarity = self.nearest(vector_D)
-        return label if similarity >= self.threshold and vector_D.any() else None
+        label, likeness = self.nearest(vector_D)
+        return label if likeness >= self.threshold and vector_D.any() else None
 
 
 def read_file(path: Path) -> CentroidFile:

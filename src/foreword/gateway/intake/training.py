@@ -1,10 +1,11 @@
 """Centroids from a few labelled lines, with a threshold that cross-validation chooses.
 
-Each line is classified by centroids that were made without it (leave-one-out), so that no line speaks for itself. The threshold is then one
+Each line is classified by centroids and lines without it (leave-one-out), so that no line speaks for itself. The threshold is then one
 of two:
 
 - with lines of the task type `default`, which are examples of what belongs nowhere: the one at which the mean of two shares is highest,
-  that of lines that get their type and that of `default` lines that get none;
+  that of lines that get their type and that of `default` lines that get none; of those at which no more than a fifth of the rightly
+  classified lines falls short;
 - without: the one that at most the share `missed` of the rightly classified lines falls short of.
 
 How many lines of a type that was never shown would be taken for another one is told too: each type is left out once.
@@ -28,6 +29,11 @@ from foreword.retrieval.embedder import Embedder
 
 LEAST_LINES = 2
 MOST_CONFUSED = 10
+MOST_KEPT = 2_000
+"""Lines whose vectors are kept, of all types together, so that a comparison stays short."""
+LEAST_KEPT = 5
+"""Of each type, however many types there are."""
+MOST_LOST = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +75,9 @@ def train(texts: Sequence[str], labels: Sequence[str], embedder: Embedder, *, mi
     names = tuple(sorted(set(labels) - {DEFAULT_TASK}))
     place_N = np.array([names.index(label) if label in names else -1 for label in labels])
     sums_CD = np.stack([vectors_ND[place_N == place].sum(axis=0) for place in range(len(names))])
-    similarities_NC = _left_out(vectors_ND, place_N, sums_CD)
+    most = max(LEAST_KEPT, MOST_KEPT // len(names))
+    kept = [np.flatnonzero(place_N == place)[:most] for place in range(len(names))]
+    similarities_NC = _left_out(vectors_ND, place_N, sums_CD, kept)
     threshold = _threshold(similarities_NC, place_N, missed)
     centroids_CD = sums_CD / np.linalg.norm(sums_CD, axis=1, keepdims=True)
     counts = Counter(labels)
@@ -78,7 +86,8 @@ def train(texts: Sequence[str], labels: Sequence[str], embedder: Embedder, *, mi
         embedder=embedder.name,
         labels=names,
         lines=tuple(counts[name] for name in names),
-        centroids=tuple(tuple(round(float(value), 6) for value in row) for row in centroids_CD),
+        centroids=_written(centroids_CD),
+        vectors=tuple(_written(vectors_ND[lines]) for lines in kept),
         threshold=threshold,
         measured={"lines": len(texts), "accuracy": found["accuracy"], "unlike": found["unlike"], "unseen": found["unseen"]},
     )
@@ -99,14 +108,23 @@ def _check(vectors_ND: np.ndarray, labels: Sequence[str]) -> None:
         )
 
 
-def _left_out(vectors_ND: np.ndarray, place_N: np.ndarray, sums_CD: np.ndarray) -> np.ndarray:
-    """Cosines N C with each type's centroid; with the own type's, as it is without the line."""
+def _written(vectors_ND: np.ndarray) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(round(float(value), 5) for value in row) for row in vectors_ND)
+
+
+def _left_out(vectors_ND: np.ndarray, place_N: np.ndarray, sums_CD: np.ndarray, kept: Sequence[np.ndarray]) -> np.ndarray:
+    """Likeness N C to each type, as `Centroids` has it; to the own type, as it is without the line."""
     similarities_NC = vectors_ND @ (sums_CD / np.linalg.norm(sums_CD, axis=1, keepdims=True)).T
     for number, place in enumerate(place_N):
         if place >= 0:
             rest_D = sums_CD[place] - vectors_ND[number]
             similarities_NC[number, place] = vectors_ND[number] @ rest_D / max(float(np.linalg.norm(rest_D)), 1e-9)
-    return similarities_NC
+    nearest_NC = np.empty_like(similarities_NC)
+    for place, lines in enumerate(kept):
+        similarities_NM = vectors_ND @ vectors_ND[lines].T
+        similarities_NM[lines, np.arange(len(lines))] = -1
+        nearest_NC[:, place] = similarities_NM.max(axis=1)
+    return (similarities_NC + nearest_NC) / 2
 
 
 def _threshold(similarities_NC: np.ndarray, place_N: np.ndarray, missed: float) -> float:
@@ -120,6 +138,7 @@ def _threshold(similarities_NC: np.ndarray, place_N: np.ndarray, missed: float) 
         return round(float(np.quantile(right_N, missed)) - 1e-4, 4)
     cuts = np.unique(np.concatenate([right_N, unlike_N]))
     between = np.concatenate([(cuts[1:] + cuts[:-1]) / 2, cuts[:1] - 1e-3])
+    between = between[between <= np.quantile(right_N, MOST_LOST)]
     own = int((place_N >= 0).sum())
     gains = [(right_N >= cut).sum() / own + (unlike_N < cut).mean() for cut in between]
     return round(float(between[int(np.argmax(gains))]), 4)

@@ -63,6 +63,7 @@ class Fitted:
         penalty: that was chosen.
         log_loss: of the cross-fitted predictions; `log_loss_of_means` is what each tier's mean success has.
         rows: that were learned from.
+        keeps: whether what was to be kept is; where it is not, the router is as little frugal as it can be, and still loses more.
     """
 
     router: Router
@@ -70,10 +71,17 @@ class Fitted:
     log_loss: float
     log_loss_of_means: float
     rows: int
+    keeps: bool
 
 
 def fit(
-    table: Table, embedder: Embedder, *, keep: float = 0.95, confidence: float = 0.9, held_out: float = 0.25, features: Features | None = None
+    table: Table,
+    embedder: Embedder,
+    *,
+    keep: float = 0.95,
+    confidence: float = 0.9,
+    held_out: float = 0.25,
+    features: Features | None = None,
 ) -> Fitted:
     """A router for the table's tiers.
 
@@ -86,43 +94,44 @@ def fit(
         ConfigError: a share is none.
         DataError: too few rows to learn from, or a tier of which nothing can be learned.
     """
-    for name, share, least in (("keep", keep, 0.0), ("confidence", confidence, 0.5), ("held_out", held_out, 0.0)):
-        if not (least <= share < 1 or (share == 1 and name == "keep")) or (share == 0 and name == "keep"):
-            raise ConfigError(f"`{name}` must be a share{f' of at least {least:g}' if least else ''}; got {share:g}.")
-    learned_N = table.places() >= held_out
+    _check_shares(keep, confidence, held_out)
+    learned_N = ~held_out_rows(table, held_out)
     features = (features or Features.of(table, embedder)).rows(learned_N)
-    table_learned = table.rows(learned_N)
-    _check(table_learned)
-    success_NK, cost_NK = table_learned.success_NK, table_learned.cost_NK
-    predicted = _cross_fitted(features, table_learned)
-    losses = {penalty: _log_loss(success_NK, expected_NK) for penalty, expected_NK in predicted.items()}
+    digest, table = table.digest, table.rows(learned_N)
+    _check(table)
+    predicted = _cross_fitted(features, table)
+    losses = {penalty: _log_loss(table.success_NK, expected_NK) for penalty, expected_NK in predicted.items()}
     penalty = min(losses, key=losses.__getitem__)
-    cost_K3 = np.stack([_cost_line(features.lengths_N, cost_N) for cost_N in cost_NK.T])
-    reference = _reference(success_NK, cost_NK)
+    reference = _reference(table)
     header = RouterHeader(
         embedder=embedder.name,
         tiers=table.tiers,
         reference=table.tiers[reference],
-        reference_cost=float(cost_NK[:, reference].mean()),
+        reference_cost=float(table.cost_NK[:, reference].mean()),
         frugality=0.0,
         keep=keep,
         held_out=held_out,
-        table=table.digest,
+        table=digest,
+        measured={"rows": len(table), "penalty": penalty, "log_loss": losses[penalty]},
     )
-    router = _router(header, features, success_NK, cost_K3, penalty)
-    known_N = ~np.isnan(success_NK).any(axis=1)
-    dear_NK = dearness(router, features.lengths_N)[known_N]
-    chosen_LN = choices(predicted[penalty][known_N], dear_NK)
-    frugality = _frugality(chosen_LN, success_NK[known_N], reference, keep=keep, confidence=confidence)
-    means_NK = np.broadcast_to(np.nanmean(success_NK, axis=0), success_NK.shape)
-    measured = {"rows": len(table_learned), "penalty": penalty, "log_loss": losses[penalty]}
+    router = _router(header, features, table, penalty)
+    known_N = table.known()
+    chosen_LN = choices(predicted[penalty][known_N], dearness(router, features.lengths_N[known_N]))
+    frugality, keeps = _frugality(chosen_LN, table.success_NK[known_N], reference, keep=keep, confidence=confidence)
+    means_NK = np.broadcast_to(np.nanmean(table.success_NK, axis=0), table.success_NK.shape)
     return Fitted(
-        router=router.frugal(frugality, measured=measured),
+        router=router.frugal(frugality),
         penalty=penalty,
         log_loss=losses[penalty],
-        log_loss_of_means=_log_loss(success_NK, means_NK),
-        rows=len(table_learned),
+        log_loss_of_means=_log_loss(table.success_NK, means_NK),
+        rows=len(table),
+        keeps=keeps,
     )
+
+
+def held_out_rows(table: Table, share: float) -> np.ndarray:
+    """Which rows nothing is learned from."""
+    return table.places() >= 1 - share
 
 
 def dearness(router: Router, lengths_N: np.ndarray) -> np.ndarray:
@@ -133,7 +142,17 @@ def dearness(router: Router, lengths_N: np.ndarray) -> np.ndarray:
 
 def choices(expected_NK: np.ndarray, dear_NK: np.ndarray, frugalities_L: np.ndarray = FRUGALITIES) -> np.ndarray:
     """The place L N of the tier that each frugality takes for each row."""
-    return np.stack([(expected_NK - frugality * dear_NK).argmax(axis=1) for frugality in frugalities_L])
+    # Small numbers: there are hundreds of them for each row.
+    return np.stack([(expected_NK - frugality * dear_NK).argmax(axis=1).astype(np.int16) for frugality in frugalities_L])
+
+
+def _check_shares(keep: float, confidence: float, held_out: float) -> None:
+    if not 0 < keep <= 1:
+        raise ConfigError(f"`keep` must be a share above 0, such as 0.95; got {keep:g}.")
+    if not 0.5 <= confidence < 1:
+        raise ConfigError(f"`confidence` must be from 0.5 to below 1; got {confidence:g}.")
+    if not 0 <= held_out < 1:
+        raise ConfigError(f"`held_out` must be a share below 1; got {held_out:g}.")
 
 
 def _check(table: Table) -> None:
@@ -147,9 +166,9 @@ def _check(table: Table) -> None:
             raise DataError(f"`{tier}` costs nothing in any row. Give its price, or a small one, so that there is something to weigh.")
 
 
-def _reference(success_NK: np.ndarray, cost_NK: np.ndarray) -> int:
+def _reference(table: Table) -> int:
     """The most accurate tier; of equals, the cheapest."""
-    accuracy_K, cost_K = np.nanmean(success_NK, axis=0), cost_NK.mean(axis=0)
+    accuracy_K, cost_K = np.nanmean(table.success_NK, axis=0), table.cost_NK.mean(axis=0)
     return int(min(range(len(cost_K)), key=lambda tier: (-accuracy_K[tier], cost_K[tier])))
 
 
@@ -170,9 +189,9 @@ def _cross_fitted(features: Features, table: Table) -> dict[float, np.ndarray]:
     return predicted
 
 
-def _router(header: RouterHeader, features: Features, success_NK: np.ndarray, cost_K3: np.ndarray, penalty: float) -> Router:
+def _router(header: RouterHeader, features: Features, table: Table, penalty: float) -> Router:
     mean_M, spread_M = _moments(features.markers_NM)
-    ((weights_KF, bias_K),) = _regressions(_joined(features, mean_M, spread_M), success_NK, (penalty,))
+    ((weights_KF, bias_K),) = _regressions(_joined(features, mean_M, spread_M), table.success_NK, (penalty,))
     dimensions = features.vectors_ND.shape[1]
     return Router(
         header=header,
@@ -181,7 +200,7 @@ def _router(header: RouterHeader, features: Features, success_NK: np.ndarray, co
         bias_K=bias_K,
         mean_M=mean_M,
         spread_M=spread_M,
-        cost_K3=cost_K3,
+        cost_K3=np.stack([_cost_line(features.lengths_N, cost_N) for cost_N in table.cost_NK.T]),
     )
 
 
@@ -239,11 +258,11 @@ def _cost_line(lengths_N: np.ndarray, cost_N: np.ndarray) -> np.ndarray:
     return np.array([float(cost_N.mean()) - slope * float(lengths_N.mean()), slope, float(cost_N.min())])
 
 
-def _frugality(chosen_LN: np.ndarray, success_NK: np.ndarray, reference: int, *, keep: float, confidence: float) -> float:
-    """The highest frugality up to which all of them keep what is to be kept."""
+def _frugality(chosen_LN: np.ndarray, success_NK: np.ndarray, reference: int, *, keep: float, confidence: float) -> tuple[float, bool]:
+    """The highest frugality up to which all of them keep what is to be kept, and whether there is one."""
     rows = np.arange(len(success_NK))
     over_LN = success_NK[rows, chosen_LN] - keep * success_NK[:, reference]
     margin_L = NormalDist().inv_cdf(confidence) * over_LN.std(axis=1) / np.sqrt(len(rows))
     short_L = over_LN.mean(axis=1) < margin_L
     first = int(short_L.argmax()) if short_L.any() else len(short_L)
-    return float(FRUGALITIES[max(0, first - 1)])
+    return float(FRUGALITIES[max(0, first - 1)]), first > 0

@@ -28,7 +28,24 @@ _KINDS = (
     "ABCDEFGHIJKLMNOPQRSTUVWXYZ",
     " ",
 )
-_PHRASES = ("\nA", "\n1", "```", "def ", "return", "http", " not ", "how ", "why ", "what ", "who ", "which ", "if ", "write ", "____", "Answer:")
+_PHRASES = (
+    "\nA",
+    "\n1",
+    "```",
+    "def ",
+    "return",
+    "http",
+    " not ",
+    "how ",
+    "why ",
+    "what ",
+    "who ",
+    "which ",
+    "if ",
+    "write ",
+    "____",
+    "Answer:",
+)
 
 VERSION = 1
 """Routers of another version were made of other markers."""
@@ -61,7 +78,7 @@ def markers(text: str) -> np.ndarray:
     counts_B = np.bincount(np.frombuffer(seen.encode("utf-8", "replace"), dtype=np.uint8), minlength=256)
     kinds_M = counts_B @ _BINS
     length = len(seen)
-    found = np.empty(len(NAMES))
+    found = np.zeros(len(NAMES))
     kinds = len(kinds_M)
     found[0] = len(text)
     found[2 : 2 + kinds] = kinds_M

@@ -75,9 +75,9 @@ class Table:
             cost_NK=self.cost_NK[kept],
         )
 
-    def complete(self) -> Table:
-        """The rows of which everything is known."""
-        return self.rows(~np.isnan(self.success_NK).any(axis=1))
+    def known(self) -> np.ndarray:
+        """Of which rows N every tier's success is known."""
+        return np.asarray(np.isfinite(self.success_NK).all(axis=1))
 
 
 def read_table(path: Path, tiers: Sequence[str], *, costs: Sequence[float] | None = None) -> Table:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from decimal import Decimal
 
 from foreword.cost.ledger import Entry, Ledger, Line, Saving, total
 from foreword.cost.rates import Consumed, PriceTable
-from foreword.gateway.passage import Attempt, Passage
-from foreword.gateway.path_settings import PathSettings
+from foreword.gateway.passage import Attempt, Passage, Target, Versioned
+from foreword.gateway.path_settings import AUTO, PathSettings
 from foreword.gateway.stage import Next, Parts, Stage
 
 UNPRICED = "unpriced"
@@ -31,6 +32,10 @@ def make(parts: Parts) -> Stage:
     alerted: set[str] = set()
 
     async def bill(passage: Passage) -> Next:
+        if passage.billed:
+            return Next.ON
+        passage.billed = True
+        passage.prefix = passage.prefix or _prefix(passage, parts.targets)
         bills.price(passage)
         _alert(passage, alerted)
         amount = total(passage.lines)
@@ -52,13 +57,36 @@ class Bills:
 
     def price(self, passage: Passage) -> None:
         """Adds a line for every attempt, and what the chosen tier spared against the dearest one."""
-        passage.lines.extend(line for attempt in passage.attempts if (line := self.line(attempt, passage)) is not None)
+        lines = [line for attempt in passage.attempts if (line := self.line(attempt, passage)) is not None]
+        passage.lines.extend(lines)
+        self._spare_by_route(passage, lines)
         passage.attempts.clear()
+        if passage.spared is not None:
+            passage.baseline = self.cost(*passage.spared, passage)
         paid = total(passage.lines)
         spared = passage.baseline is not None and paid is not None and passage.baseline - paid
         if spared and spared > 0:
             lever = "cache" if passage.cache in ("exact", "semantic", "stale") else "route"
             passage.savings.append(Saving(lever=lever, amount=spared))
+
+    def dearest(self, passage: Passage) -> Decimal | None:
+        """What the tokens of a routed answer would have cost at the task type's last tier.
+
+        None where the client chose the model, no model has answered, there is nothing to choose from, or nobody knows.
+        """
+        took = [attempt.consumed for attempt in passage.attempts if attempt.status == "answered" and attempt.why not in _STAGES]
+        if passage.asked.model != AUTO or not took or took[-1] is None or len(passage.task.tiers) < 2:
+            return None
+        return self.cost(passage.task.tiers[-1], took[-1], passage)
+
+    def _spare_by_route(self, passage: Passage, lines: list[Line]) -> None:
+        """What beginning below the dearest tier spared; less than nothing where a cheaper tier was paid for in vain."""
+        as_dear = len(lines) == 1 and lines[0].model == passage.task.tiers[-1]
+        if as_dear or passage.baseline is not None or (dearest := self.dearest(passage)) is None:
+            return
+        paid = total([line for line in lines if line.stage == "infer"])
+        if paid is not None and paid != dearest:
+            passage.savings.append(Saving(lever="route", amount=dearest - paid))
 
     def line(self, attempt: Attempt, passage: Passage) -> Line | None:
         """What an attempt is paid; None where it took nothing."""
@@ -82,6 +110,13 @@ class Bills:
         """What a call of `model` would cost; None where nobody knows."""
         line = self.line(Attempt(model=model, why="first", status="answered", seconds=0.0, consumed=consumed), passage)
         return None if line is None else total([line])
+
+
+def _prefix(passage: Passage, targets: Mapping[str, Target]) -> str:
+    """The version of the prefix that answered, where it is known; else its name."""
+    name, _, prefix = passage.model.partition(":")
+    target = targets.get(name)
+    return target.version(passage.model, passage.tenant) if prefix and isinstance(target, Versioned) else prefix
 
 
 def entry_of(passage: Passage) -> Entry:

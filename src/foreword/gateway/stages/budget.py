@@ -1,4 +1,4 @@
-"""`budget`: which budgets hold for the request; near the end of one, what the request does without: tier, passages, history, a fresh answer.
+"""`budget`: which budgets hold for the request; near the end of one, what the request does without: tier, passages, history, freshness.
 
 Money itself is set aside by `reserve`, once it is known which model is asked and how much it has to read.
 """

@@ -1,8 +1,8 @@
 """`check`: how good the answer is, from 0 to 1, and whether that is enough; where it is not, the next tier is asked once.
 
 The score is the least of all that the task type asks for: the answer's form (1 or 0), the scorer against the request's reference, the
-judge. A judge is asked only where the rest has left anything to judge. Of two answers the better one goes to the client, the later one where
-they are alike. What cannot be judged, such as an answer that calls tools, has no score, and is no failure.
+judge. A judge is asked only where the rest has left anything to judge. Of two answers the better one goes to the client, the later one
+where they are alike. What cannot be judged, such as an answer that calls tools, has no score, and is no failure.
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ def make(parts: Parts) -> Stage:
             score: float | None = rejected.score
         else:
             score = await _score(passage, reply, wanted, targets, settings)
-                score = rejected.score
+        if rejected is not None and score is not None and score < rejected.score:
+            passage.take_back(rejected)
+            passage.told.pop("foreword-check", None)
+            score = rejected.score
         _tell(passage, score)
         if rejected is None and score is not None and await _escalates(passage):
             _set_aside(passage, reply, score)
@@ -63,9 +66,7 @@ def make(parts: Parts) -> Stage:
     return check
 
 
-async def _score(
-    passage: Passage, reply: Reply, wanted: Checks, targets: Mapping[str, Target], settings: PathSettings
-) -> float | None:
+async def _score(passage: Passage, reply: Reply, wanted: Checks, targets: Mapping[str, Target], settings: PathSettings) -> float | None:
     """The least of all scores; None where nothing could be judged, or the judge has not said what it thinks."""
     scores: list[float] = []
     for name, fits in wanted.forms:
@@ -125,5 +126,6 @@ def _set_aside(passage: Passage, reply: Reply, score: float) -> None:
     passage.told["foreword-escalated"] = passage.model
     for header in ("foreword-score", "foreword-check"):
         passage.told.pop(header, None)
-    passage.escalated, passage.why, passage.reply = True, "escalation", None
+    # It stays the answer until there is another one: where none comes, it is better than none.
+    passage.escalated, passage.why = True, "escalation"
     passage.score = passage.success = None

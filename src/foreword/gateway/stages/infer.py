@@ -66,7 +66,7 @@ def _tell(passage: Passage, asked: list[str], answered: str | None) -> None:
     made = [attempt for attempt in passage.attempts if attempt.why not in _ELSEWHERE]
     under_way = answered is not None and not passage.buffered
     passage.told["foreword-attempts"] = str(len(made) + under_way)
-    if len(made) + under_way > 1:
+    if len(made) + under_way > 1 or answered is None:
         tried = [f"{attempt.model} {attempt.why} {attempt.status}" for attempt in made]
         if under_way:
             tried.append(f"{answered} streams")

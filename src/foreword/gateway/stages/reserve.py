@@ -1,4 +1,4 @@
-"""`reserve`: sets aside what the call may cost in every budget that holds; a budget that is spent lets the request wait, then refuses it."""
+"""`reserve`: sets aside what the call may cost in every budget that holds; where one is spent, the request waits, and is then refused."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from foreword.errors import StrategyError
+from foreword.prompting.final_answer import final_answer
 from foreword.prompting.strategies._drawing import drawn
 from foreword.prompting.strategies._reasoning import STATE, Reading, reasoned, short_answer
 from foreword.prompting.strategy import Draft, Run, StrategySettings
@@ -40,6 +41,7 @@ async def answer(conversation: tuple[Message, ...], settings: Settings, run: Run
     """Up to `debaters` times `rounds` calls. Raises `StrategyError` where the last round has no answer that can be recognised."""
     asked = reasoned(conversation, ())
     texts: list[str] = []
+    said: dict[str, None] = {}
     for number in range(1, settings.rounds + 1):
         turns = [asked] * settings.debaters if not texts else [_confronted(asked, texts, own) for own in range(len(texts))]
         with run.tracer.span("message", f"round {number}"):
@@ -49,12 +51,13 @@ async def answer(conversation: tuple[Message, ...], settings: Settings, run: Run
         now = [old if completion is None else completion.text for completion, old in zip(answers, before, strict=True)]
         texts = [text for text in now if text is not None]
         if texts:
-            run.keep(_vote(texts, settings, number))
+            said |= dict.fromkeys(_said(texts, settings, with_first=not said))
+            run.keep(_vote(texts, settings, number, tuple(said)))
         if spent is not None:
             raise spent
         if settings.until_agreed and _agreed(texts, settings):
             break
-    draft = _vote(texts, settings, number)
+    draft = _vote(texts, settings, number, tuple(said))
     if draft.final is None:
         raise StrategyError(
             f"None of {len(texts)} debaters came to an answer that can be recognised (reading={settings.reading}). Allow more tokens, or "
@@ -84,7 +87,15 @@ def _ballots(texts: Sequence[str], settings: Settings) -> tuple[Ballots, dict[st
     return ballots, text_of
 
 
-def _vote(texts: Sequence[str], settings: Settings, rounds: int) -> Draft:
+def _said(texts: Sequence[str], settings: Settings, *, with_first: bool) -> tuple[str, ...]:
+    """The answers of a round; with the first debater's last line, where it is the first of all and has none that can be recognised."""
+    unread = with_first and short_answer(texts[0], settings.reading) is None
+    answers = _ballots(texts, settings)[0].answers
+    return (final_answer(texts[0]), *answers) if unread else answers
+
+
+def _vote(texts: Sequence[str], settings: Settings, rounds: int, said: tuple[str, ...]) -> Draft:
+    """What most of the last texts come to. Args: said: the answers of all rounds."""
     ballots, text_of = _ballots(texts, settings)
     leader = ballots.leader
     if leader is None:
@@ -92,6 +103,6 @@ def _vote(texts: Sequence[str], settings: Settings, rounds: int) -> Draft:
     return Draft(
         text=text_of[leader],
         final=ballots.said[leader],
-        candidates=ballots.answers,
+        candidates=said,
         note=f"{ballots.counts[leader]} of {len(texts)} debaters after {rounds} rounds",
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from foreword.errors import ConfigError, StrategyError
+from foreword.prompting.final_answer import final_answer
 from foreword.prompting.strategies._drawing import drawn
 from foreword.prompting.strategies._reasoning import Reading, reasoned, short_answer
 from foreword.prompting.strategy import Draft, Run, StrategySettings
@@ -85,6 +86,7 @@ class _Vote:
         self.drawn = 0
         self._texts: dict[str, str] = {}
         self._first = ""
+        self._unread_first: tuple[str, ...] = ()
 
     @property
     def next_count(self) -> int:
@@ -96,6 +98,8 @@ class _Vote:
         self.drawn += 1
         self._first = self._first or completion.text
         said = short_answer(completion.text, self._reading)
+        if said is None and self.drawn == 1:
+            self._unread_first = (final_answer(completion.text),)
         if said is not None:
             self._texts.setdefault(self.ballots.add(said), completion.text)
 
@@ -110,6 +114,6 @@ class _Vote:
         return Draft(
             text=self._texts[leader],
             final=self.ballots.said[leader],
-            candidates=self.ballots.answers,
+            candidates=tuple(dict.fromkeys((*self._unread_first, *self.ballots.answers))),
             note=f"{votes} of {self.ballots.total} votes after {self.drawn} of {self._n} samples{ending}",
         )

@@ -2,7 +2,9 @@
 
 What a thought is comes from a decomposition (`foreword.prompting.decompositions`), the search from `foreword.prompting.tree`; here the
 model is asked. Against the authors' code: a value is the mean of its judgements and not their sum, so that `least` means the same however
-many there are; a state of which no judgement could be read counts as `likely`, for nothing is known of it; equal states are merged.
+many there are; a state of which no judgement could be read counts as `likely`, for nothing is known of it; equal states are merged. By
+default each state is judged once and three are kept of a level, where the paper's Game of 24 has three judgements and five states: a search
+spends most on judgements, and a default one is to end within the calls that an answer may take.
 
 Every expansion is a span of kind `search`, with the thoughts that it made and what became of each; from those spans
 `foreword.prompting.tree_picture` draws the tree.
@@ -31,6 +33,7 @@ from foreword.types import Message
 MOST_THOUGHTS = 64
 """Next states of one state; a model may write without end."""
 UNREAD = WEIGHTS["likely"]
+JUDGEMENTS, VOTES = 1, 5
 _STOPPED = {
     "": "broken off",
     "expansions": "no more expansions were allowed",
@@ -49,7 +52,7 @@ class Settings(StrategySettings):
         generator: `propose` asks once for several different thoughts, `sample` draws `width` single ones.
         width: thoughts asked for at each state, where the decomposition does not ask for all there are.
         evaluator: `value` judges each state by itself, `vote` has the model choose among those of a level, `none` keeps their order.
-        evaluations: judgements of a state, or votes of a level.
+        evaluations: judgements of a state, or votes of a level; null is one judgement, or five votes.
         search: `bfs` (beam) or `dfs` (backtracking).
         beam: states kept of a level (bfs) or of a state's next ones (dfs); null keeps all.
         depth: thoughts on a path at most.
@@ -65,9 +68,9 @@ class Settings(StrategySettings):
     generator: Literal["propose", "sample"] = "propose"
     width: Annotated[int, Field(ge=1, le=MOST_THOUGHTS)] = 5
     evaluator: Literal["value", "vote", "none"] = "value"
-    evaluations: Annotated[int, Field(ge=1, le=64)] = 3
+    evaluations: Annotated[int, Field(ge=1, le=64)] | None = None
     search: Literal["bfs", "dfs"] = "bfs"
-    beam: Annotated[int, Field(ge=1)] | None = 5
+    beam: Annotated[int, Field(ge=1)] | None = 3
     depth: Annotated[int, Field(ge=1, le=64)] = 4
     expansions: Annotated[int, Field(ge=1)] = 100
     least: Annotated[float, Field(ge=0.0)] = 0.01
@@ -171,7 +174,7 @@ class _Search:
 
     async def _valued(self, nodes: Sequence[Node[State]]) -> tuple[list[float], int]:
         """Means of judgements, and how many judgements could not be read."""
-        count = self._settings.evaluations
+        count = self._settings.evaluations or JUDGEMENTS
         texts = await together([self._texts(self._ways.judge(node.state), count, "value") for node in nodes])
         read = [[value for text in several if (value := read_value(text)) is not None] for several in texts]
         return [statistics.fmean(values) if values else UNREAD for values in read], sum(count - len(values) for values in read)
@@ -180,7 +183,7 @@ class _Search:
         """Shares of the votes, and how many votes could not be read. A single state needs no vote."""
         if len(nodes) == 1:
             return [1.0], 0
-        texts = await self._texts(self._ways.vote([node.state for node in nodes]), self._settings.evaluations, "vote")
+        texts = await self._texts(self._ways.vote([node.state for node in nodes]), self._settings.evaluations or VOTES, "vote")
         votes = [vote for text in texts if (vote := read_vote(text, len(nodes))) is not None]
         shares = [votes.count(index) / len(votes) for index in range(len(nodes))] if votes else [UNREAD] * len(nodes)
         return shares, len(texts) - len(votes)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
+from foreword.prompting.arithmetic import ArithmeticProblem, DividesByZero, value_of
 from foreword.prompting.verifier import Ask, Verdict
 from foreword.types import Message
 
@@ -18,8 +19,6 @@ MOST_CHARACTERS = 20_000
 MOST_TOKENS = 64
 """Of one side."""
 MOST_DIGITS = 40
-MOST_DEPTH = 20
-"""Parentheses within parentheses."""
 MOST_TOLD = 5
 
 _ALIKE = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-", "$": None, "€": None, "£": None})
@@ -100,67 +99,10 @@ def _tokens(run: str) -> list[str]:
 
 
 def _side(tokens: Sequence[str]) -> Side | None:
-    reader = _Reader(tokens)
     try:
-        value = reader.whole()
-    except ZeroDivisionError:
+        value = value_of(tokens)
+    except DividesByZero:
         value = None
-    except _NoExpression:
+    except ArithmeticProblem:
         return None
     return " ".join(tokens).replace("( ", "(").replace(" )", ")"), value, bool(_OPERATORS.intersection(tokens[1:]))
-
-
-class _NoExpression(Exception):
-    """The tokens are no arithmetic."""
-
-
-class _Reader:
-    """Reads sums of products of numbers and parentheses, with a sign before the first number."""
-
-    def __init__(self, tokens: Sequence[str]) -> None:
-        self._tokens, self._place, self._depth = tokens, 0, 0
-
-    def whole(self) -> Fraction:
-        """The value of all tokens together. Raises `_NoExpression`, `ZeroDivisionError`."""
-        value = self._sum()
-        if self._place < len(self._tokens):
-            raise _NoExpression
-        return value
-
-    def _next(self, allowed: str) -> str:
-        """The next token, if it is one of these; else an empty text."""
-        token = self._tokens[self._place] if self._place < len(self._tokens) else ""
-        if not token or token not in allowed:
-            return ""
-        self._place += 1
-        return token
-
-    def _sum(self) -> Fraction:
-        value = -self._product() if self._next("-") else self._product()
-        while operator := self._next("+-"):
-            other = self._product()
-            value = value + other if operator == "+" else value - other
-        return value
-
-    def _product(self) -> Fraction:
-        value = self._number()
-        while operator := self._next("*/"):
-            other = self._number()
-            value = value * other if operator == "*" else value / other
-        return value
-
-    def _number(self) -> Fraction:
-        if self._next("("):
-            self._depth += 1
-            if self._depth > MOST_DEPTH:
-                raise _NoExpression
-            value = self._sum()
-            if not self._next(")"):
-                raise _NoExpression
-            self._depth -= 1
-            return value
-        token = self._tokens[self._place] if self._place < len(self._tokens) else ""
-        if not token[:1].isdigit():
-            raise _NoExpression
-        self._place += 1
-        return Fraction(token.replace(",", ""))
