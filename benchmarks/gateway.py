@@ -291,6 +291,7 @@ check = {{ regex = '\\w', escalate = false }}
 [store]
 ledger = "{folder / "ledger.sqlite"}"
 cache_entries = {entries}
+cache_bytes = {2_000 * entries}
 """
 
 
@@ -330,7 +331,13 @@ def _litellm_proxy(litellm: Path, upstream: str, folder: Path) -> Any:
     path.write_text(json.dumps({"model_list": [{"model_name": "mock", "litellm_params": parameters}]}), encoding="utf-8")
     quiet = {"version": 1, "disable_existing_loggers": False, "loggers": {"uvicorn.access": {"level": "WARNING"}}}
     logs.write_text(json.dumps(quiet), encoding="utf-8")
-    environment = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "LITELLM_MODE": "PRODUCTION"}
+    environment = {
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LITELLM_LOG": "ERROR",
+        "LITELLM_MODE": "PRODUCTION",
+        # Nobody else reaches it; looking at keys would only make it slower.
+        "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+    }
     command_line = [str(litellm), "--config", str(path), "--host", "127.0.0.1", "--port", "{port}", "--num_workers", "1"]
     return served(LITELLM, [*command_line, "--log_config", str(logs)], "/health/liveliness", folder, environment)
 

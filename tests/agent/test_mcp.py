@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 
+from agents import Says, call, final
 from foreword.agent.mcp import MOST_DESCRIPTION, MOST_RESTARTS, McpServer, mcp_tools
 from foreword.errors import ConfigError, ToolError
+from foreword.prompting import strategy
 from foreword.prompting.tool import Observation, Tools
+from foreword.types import Message
 
 pytest.importorskip("mcp", reason="the extra `agent` (package mcp) is not installed")
 
@@ -117,6 +120,18 @@ def test_a_server_that_dies_in_the_middle_of_a_call_is_told_and_started_again() 
     assert "the roof is on fire" in died.text
     assert second.ok
     assert second.text != first.text
+
+
+def test_one_who_asks_with_react_is_told_of_it_and_goes_on() -> None:
+    model = Says(call("die"), call("add", '{"a": 40, "b": 2}'), final("42"))
+
+    async def act(tools: Tools) -> strategy.Solved:
+        question = [Message(role="user", content="What is 40 + 2?")]
+        return await strategy.solve(strategy.get("react"), question, model, resources=strategy.Resources(tools=tools))
+
+    found = within(stdio(), act)
+    assert (found.status, found.final) == ("answered", "42")
+    assert "Connection closed" in model.prompts[1][-1].content and model.prompts[2][-1].content == "Observation: 42"
 
 
 def test_a_server_that_dies_again_and_again_is_left_alone() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -12,10 +13,19 @@ from asking import QUESTION, InLoop, solved
 from foreword.cost.prices import Price
 from foreword.engines.scripted import ScriptedEngine
 from foreword.errors import BudgetSpent, ConfigError, RegistryError, ServingError, WindowError
-from foreword.prompting import model, strategy
+from foreword.prompting import model, strategy, verifier
 from foreword.prompting.strategy import Budget, Draft, Resources, Run, together
+from foreword.prompting.template import Shot
+from foreword.prompting.tool import Tool, Tools
 from foreword.types import Completion, Message, Sampling
 
+
+async def _nothing(arguments: Mapping[str, Any]) -> str:
+    return "nothing"
+
+
+TOOL = Tool(name="look", description="Looks.", parameters={"type": "object"}, call=_nothing)
+RESOURCES = Resources(shots=(Shot(user="2 + 2", assistant="Answer: 4"),), verify=verifier.get("json-object"), tools=Tools.of([TOOL]))
 PER_TOKEN = Price(input_per_million=Decimal(10), output_per_million=Decimal(20))
 
 
@@ -179,6 +189,31 @@ def test_a_model_that_cannot_be_asked(error: Exception) -> None:
 def test_what_was_found_before_a_failure_is_kept() -> None:
     found = solved("self-consistency(n=9, batch=1, confidence=1)", Failing(ServingError("the engine stopped"), at=4))
     assert (found.status, found.final, found.calls) == ("failed", "42", 4)
+
+
+NONSENSE = {
+    "silence": "",
+    "no form at all": "Well, that depends.",
+    "half a form": "Thought:\nAction: \nAction Input: {\nVerdict: maybe\nAnswer:\nBest: none",
+    "braces": "{" * 2_000,
+    "no end": "step by step and " * 5_000,
+    "half a character": "\ud800 = \ud800",
+}
+
+
+@pytest.mark.parametrize("said", NONSENSE.values(), ids=NONSENSE.keys())
+@pytest.mark.parametrize("name", strategy.names())
+def test_a_model_that_never_keeps_to_a_form_ends_bounded_and_explained(name: str, said: str) -> None:
+    found = solved(name, [said], resources=RESOURCES)
+    assert found.calls <= 61
+    assert found.status in ("answered", "failed") and bool(found.reason) == (found.status == "failed")
+    assert len(list(found.trace.lines())) >= found.calls
+
+
+@pytest.mark.parametrize("name", strategy.names())
+def test_a_model_that_hangs_is_given_up(name: str) -> None:
+    found = solved(name, Waiting(answered=0), resources=RESOURCES, budget=Budget(seconds=0.05))
+    assert (found.status, found.reason) == ("budget", "The budget of 0.05 seconds is spent.")
 
 
 def test_a_mistake_in_the_program_is_raised() -> None:

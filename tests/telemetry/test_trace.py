@@ -48,6 +48,15 @@ def test_branches_do_not_get_mixed_up() -> None:
         assert spans[call.parent].parent == 1
 
 
+def test_half_a_character_is_written_as_a_question_mark(tmp_path: Path) -> None:
+    tracer = Tracer()
+    with tracer.span("call", "x", {"prompt": [{"content": "\ud800 and so on"}], "\udfff": float("inf")}):
+        pass
+    tracer.trace().write(tmp_path / "trace.jsonl")
+    (span,) = read(tmp_path / "trace.jsonl").spans
+    assert span.attributes == {"prompt": [{"content": "? and so on"}], "?": "Infinity"}
+
+
 def test_outermost_starts_a_tree_of_its_own() -> None:
     outer, inner = Tracer(), Tracer()
     with outer.span("run", "agent"):

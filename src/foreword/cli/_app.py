@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from foreword.cli import agent, chat, compare, compile, cost, demo, generate, models, path, personalize, prefix, prompt, serve, tune
+from foreword.cli import agent, chat, compare, compile, cost, demo, generate, models, path, personalize, prefix, prompt, route, serve, tune
 from foreword.cli._console import ForewordGroup, log_to_stderr
 from foreword.cli._later import DataGroup
 
@@ -57,6 +57,7 @@ app.command("chat")(chat.chat)
 app.command("serve")(serve.serve)
 app.command("cost")(cost.cost)
 app.add_typer(path.app, name="path")
+app.add_typer(route.app, name="route")
 app.command("compare")(compare.compare)
 app.add_typer(typer.Typer(cls=DataGroup), name="data", help="Look at data before tuning on them.")
 app.add_typer(prefix.app, name="prefix")

@@ -60,7 +60,9 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
     cells = to_table(comparison)
     kept = _fitting(cells.headers, cells.rows, console.width)
     if cells.rows:
-        table = Table(title=f"{plain(comparison.task)}: {len(cells.rows)} strategies", title_justify="left")
+        several = len({row.model for row in comparison.rows}) > 1
+        told = f"{len(cells.rows)} strategies{' and models' if several else ''}"
+        table = Table(title=f"{plain(comparison.task)}: {told}", title_justify="left")
         for number in kept:
             table.add_column(Text(cells.headers[number]), justify="left" if number == 0 else "right")
         for row in cells.rows:

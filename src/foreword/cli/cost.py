@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,10 +19,6 @@ from foreword.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from foreword.cost.report import CostRow
-
-_AGO = re.compile(r"([0-9]{1,6})([hdw])")
-_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 DIGITS = 4
 """Of money, those after the leading zeros."""
 
@@ -62,21 +56,13 @@ def cost(
     """
     if as_json and as_csv:
         raise ConfigError("Give --json or --csv, and not both.")
-    from foreword.cost.report import cost_report, stage_report
+    from foreword.cost.figures import figures
     from foreword.store.database import open_database
 
     place = _place(ledger, config)
-    period = {"since": _when(since), "until": _when(until), "tenant": tenant}
     database = open_database(place)
     try:
-        if stages:
-            rows = [
-                {"stage": stage, "model": model, "cost": _text(amount), "unpriced": unpriced}
-                for stage, model, amount, unpriced in stage_report(database, **period)
-            ]
-        else:
-            names = tuple(name.strip() for name in by.split(",") if name.strip())
-            rows = [_row(names, row) for row in cost_report(database, names, **period)]  # type: ignore[arg-type]
+        rows = figures(database, by, stages=stages, since=since, until=until, tenant=tenant)
     finally:
         database.close()
     if as_json:
@@ -103,42 +89,6 @@ def _place(ledger: str | None, config: Path | None) -> str | Path:
     if "://" not in str(place) and not Path(place).is_file():
         raise ConfigError(f"There is no ledger at {place}. `foreword serve --config` makes one; name another with --ledger.")
     return place
-
-
-def _when(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    ago = _AGO.fullmatch(text)
-    if ago is not None:
-        return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(f"`{text[:40]}` is no time. Write a date such as 2026-11-20, or how long ago: 24h, 7d, 4w.") from None
-    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
-
-
-def _row(names: Sequence[str], row: CostRow) -> dict[str, Any]:
-    return {
-        **dict(zip(names, row.group, strict=True)),
-        "requests": row.requests,
-        "judged": row.judged,
-        "success_rate": row.success_rate,
-        "cost": _text(row.cost),
-        "cost_per_success": _text(row.cost_per_success),
-        "cost_per_attempt": _text(row.cost_per_attempt),
-        "currency": row.currency,
-        "unpriced": row.unpriced,
-        "cache_hit_rate": row.cache_hit_rate,
-        "escalation_rate": row.escalation_rate,
-        "retries": row.retries,
-        "fallbacks": row.fallbacks,
-        "saved": {lever: _text(amount) for lever, amount in row.saved.items()},
-    }
-
-
-def _text(amount: Decimal | None) -> str | None:
-    return None if amount is None else format(amount, "f")
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:

@@ -91,9 +91,8 @@ def fit(
         _show(found)
     _draw(found, plot)
     if not fitted.keeps:
-        say(
-            f"Even at its most careful this router does not surely keep {keep:.0%} of the successes of {router.header.reference}: ask that one."
-        )
+        strong = router.header.reference
+        say(f"Even at its most careful this router does not surely keep {keep:.0%} of the successes of {strong}: ask that one.")
     judged = "nothing was held out to judge it on" if found is None else f"judged on {found.rows:,} others"
     say(f"Learned from {fitted.rows:,} questions, {judged}. Written to {out}.")
 

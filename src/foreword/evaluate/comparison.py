@@ -69,9 +69,17 @@ class Comparison(Frozen):
     rows: tuple[ContenderRow, ...]
 
     def ranked(self) -> tuple[ContenderRow, ...]:
-        """Best quality first; rows that failed come last."""
+        """Best quality first, and of equal ones what a success costs least; rows that failed come last."""
         sign = -1.0 if self.higher_is_better else 1.0
-        return tuple(sorted(self.rows, key=lambda row: math.inf if row.measured is None else sign * row.measured.quality.value))
+
+        def place(row: ContenderRow) -> tuple[float, float]:
+            if row.measured is None:
+                return math.inf, math.inf
+            money, machine = row.measured.cost_per_success, row.measured.machine_seconds_per_success
+            cost = machine if self.price is None else money
+            return sign * row.measured.quality.value, math.inf if cost is None else float(cost)
+
+        return tuple(sorted(self.rows, key=place))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

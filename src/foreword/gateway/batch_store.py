@@ -1,6 +1,6 @@
 """What is known of batches: files piece by piece, the requests in them, and what became of each. In SQLite or PostgreSQL.
 
-A request that was answered is written down with its answer in one transaction, so that after a kill none is asked again that had its answer.
+A request is written down with its answer in one transaction, so that after a kill none is asked again that had its answer.
 A server that works on a batch holds a lease on it, which it renews; where it dies, another one, or the same one started again, goes on
 once the lease is over. Blocking; for threads.
 """
@@ -107,9 +107,7 @@ class BatchStore:
 
     # Batches.
 
-    def add_batch(
-        self, tenant: Tenant, *, endpoint: str, window: str, seconds: float, input_file: str, metadata: dict[str, str]
-    ) -> Batch:
+    def add_batch(self, tenant: Tenant, *, endpoint: str, window: str, seconds: float, input_file: str, metadata: dict[str, str]) -> Batch:
         """A new batch, to be done within `seconds`."""
         now, id = time.time(), f"batch_{secrets.token_hex(12)}"
         row = {
@@ -278,9 +276,7 @@ def _move(connection: Any, id: str, to: Status, of: Sequence[Status], fields: di
     return bool(connection.execute(moved).rowcount)
 
 
-def _add_file(
-    connection: Any, tenant: str, filename: str, purpose: str, pieces: Iterable[bytes], *, keep_empty: bool = True
-) -> Any:
+def _add_file(connection: Any, tenant: str, filename: str, purpose: str, pieces: Iterable[bytes], *, keep_empty: bool = True) -> Any:
     id, total = f"file-{secrets.token_hex(12)}", 0
     for number, piece in enumerate(pieces):
         connection.execute(insert(PIECES), {"file": id, "number": number, "data": piece})

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from foreword.errors import DataError
 from foreword.store.versions import write_temporary
@@ -72,11 +73,28 @@ class Trace:
 
     def lines(self) -> Iterator[str]:
         """One JSON object for each step."""
-        return (span.model_dump_json() for span in self.spans)
+        return (_line(span) for span in self.spans)
 
     def write(self, path: Path) -> None:
         """Writes the trace as JSON lines, whole or not at all. Raises `OSError`."""
         write_temporary(path, "".join(f"{line}\n" for line in self.lines()).encode()).replace(path)
+
+
+def _line(span: Span) -> str:
+    try:
+        return span.model_dump_json()
+    except PydanticSerializationError:
+        told = {"name": span.name, "message": span.message, "attributes": span.attributes}
+        return span.model_copy(update=_encodable(told)).model_dump_json()
+
+
+def _encodable(value: Any) -> Any:
+    """The value without halves of characters, which JSON can carry in escapes and no file can."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(part) for key, part in value.items()}
+    return [_encodable(part) for part in value] if isinstance(value, list) else value
 
 
 def read(path: Path) -> Trace:

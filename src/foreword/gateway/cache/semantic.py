@@ -169,8 +169,8 @@ class SemanticCache:
         if not key.question.strip() or len(key.question) > MOST_CHARACTERS:
             return LookUp(decision=policy.choose(()))
         if vector_D is None:
-            vector_D = self._embedder.embed([key.question])[0]
-        if not vector_D.any():
+            vector_D = np.asarray(self._embedder.embed([key.question])[0])
+        if not np.any(vector_D):
             return LookUp(decision=policy.choose(()))
         near = self._near(key, vector_D, among)
         asked, weights = wording(key.question), self._weights.setdefault(key.tenant, Weights())
