@@ -136,6 +136,17 @@ def test_the_best_comes_first_and_failures_last(task: Task) -> None:
     assert [row.contender for row in comparison.rows] == ["zero-shot", "lora", "few-shot:2", "finetune"]
 
 
+def test_of_equal_ones_the_cheaper_comes_first(task: Task) -> None:
+    right = {"cot": 4, "zero-shot": 4, "role": 0, "debate": 0}
+    seconds = {"cot": 3.0, "zero-shot": 1.0, "role": 2.0, "debate": 1.0}
+    findings = {spec: finding(task, count, machine_seconds=(seconds[spec],) * 8) for spec, count in right.items()}
+    runs = {spec: _Run(spec=spec, finding=found, scores=_scores(task, found)) for spec, found in findings.items()}
+    lines = [_Line(name=spec, entry=parse(spec), model="m") for spec in right]
+    for price in (None, Price(machine_hour=Decimal(36))):
+        comparison = _assemble(task, lines, runs, {}, budget_seconds=1.0, seed=0, clock="wall", price=price)
+        assert [row.contender for row in comparison.ranked()] == ["zero-shot", "cot", "role", "debate"]
+
+
 def test_a_comparison_survives_json(task: Task) -> None:
     comparison = assemble(task, {"prefix": 8, "zero-shot": 0}, failed={"lora": "no"}, price=Price(machine_hour=Decimal("0.37")))
     assert Comparison.model_validate_json(comparison.model_dump_json()) == comparison

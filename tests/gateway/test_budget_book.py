@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from foreword.gateway.budget_book import MemoryBook, Pot, Standing
+from foreword.gateway.budget_book import Lack, MemoryBook, Pot, Standing
 
 T = TypeVar("T")
 POTS = tuple(Pot(key=name, limit=limit, ends=1e12) for name, limit in (("a", 100), ("b", 250), ("c", 1_000)))
@@ -50,7 +50,9 @@ class Accounts(RuleBasedStateMachine):
             assert all(self.spent[pot.key] + self.live(pot) + units <= pot.limit for pot in wanted)
             self.held[f"r{self.number}"] = (wanted, units, self.now + seconds)
         else:
-            pot = wanted[lacking]
+            pot = wanted[lacking.number]
+            # What is overdue has just been given back.
+            assert lacking.outstanding is (self.live(pot) > 0)
             assert self.spent[pot.key] + self.live(pot) + units > pot.limit
 
     def live(self, pot: Pot) -> int:
@@ -112,7 +114,7 @@ TestAccounts = Accounts.TestCase
 def test_money_is_set_aside_in_all_pots_or_in_none() -> None:
     book = MemoryBook()
     small, large = Pot(key="s", limit=10, ends=1e12), Pot(key="l", limit=100, ends=1e12)
-    assert run(book.reserve((large, small), "one", 11, 60)) == 1
+    assert run(book.reserve((large, small), "one", 11, 60)) == Lack(number=1, outstanding=False)
     assert run(book.standings((large, small))) == [Standing(spent=0, reserved=0)] * 2
     assert run(book.reserve((large, small), "one", 10, 60)) is None
     assert run(book.standings((large, small))) == [Standing(spent=0, reserved=10)] * 2

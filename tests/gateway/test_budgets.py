@@ -106,8 +106,8 @@ def test_a_spent_budget_says_when_to_come_back() -> None:
 
 def test_openais_client_does_not_try_again_by_itself() -> None:
     with budgeted(answer("a", usage=took(1)), amount=5) as (fake, path):
-        with pytest.raises(openai.RateLimitError) as refused:
-            path.client(max_retries=3).chat.completions.create(model="auto", messages=[{"role": "user", "content": "Hi"}], max_tokens=10)
+        with path.client(max_retries=3) as client, pytest.raises(openai.RateLimitError) as refused:
+            client.chat.completions.create(model="auto", messages=[{"role": "user", "content": "Hi"}], max_tokens=10)
         assert refused.value.code == "budget_exceeded" and "whole budget" in refused.value.message
         assert len(path.entries()) == 1 and not fake.seen
 

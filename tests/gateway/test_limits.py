@@ -102,8 +102,8 @@ def test_a_user_who_has_sent_too_much_is_told_when_to_come_back() -> None:
 
 
 def test_openais_client_sees_a_rate_limit_error() -> None:
-    with upstream(answer("a")) as fake, serving_path(limited(fake.url, per_tenant="1/day")) as path:
-        ask = path.client().chat.completions.create
+    with upstream(answer("a")) as fake, serving_path(limited(fake.url, per_tenant="1/day")) as path, path.client() as client:
+        ask = client.chat.completions.create
         assert ask(model="auto", messages=[{"role": "user", "content": "Hi"}]).choices[0].message.content == "a"
         with pytest.raises(openai.RateLimitError) as refused:
             ask(model="auto", messages=[{"role": "user", "content": "Hi"}])

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from foreword.errors import ConfigError, StoreError
-from foreword.gateway.budget_book import MemoryBook, Pot
+from foreword.gateway.budget_book import Lack, MemoryBook, Pot
 from foreword.gateway.shared_budgets import RedisBook
 from paths import serving_path
 from redis_servers import NEEDS_REDIS, redis_server
@@ -70,7 +70,7 @@ def test_what_a_dead_server_has_set_aside_comes_back(redis_url: str) -> None:
         dead, alive, pot = RedisBook(redis_url), RedisBook(redis_url), Pot(key="dead", limit=10, ends=NEVER)
         assert await dead.reserve([pot], "lost", 10, 0.2) is None
         await dead.close()
-        assert await alive.reserve([pot], "next", 10, 60) == 0
+        assert await alive.reserve([pot], "next", 10, 60) == Lack(number=0, outstanding=True)
         await asyncio.sleep(0.3)
         assert await alive.reserve([pot], "next", 10, 60) is None
         # A request that settles after its time is over takes nothing from the others.

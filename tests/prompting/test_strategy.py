@@ -119,15 +119,6 @@ def test_together_with_a_model() -> None:
             strategy.parse_with_model(text)
 
 
-def test_lists() -> None:
-    assert strategy.split_list('cot, self-consistency(n=3, batch=1) ,role(persona="a, b)"),') == (
-        "cot",
-        "self-consistency(n=3, batch=1)",
-        'role(persona="a, b)")',
-    )
-    assert strategy.split_list(" , ") == ()
-
-
 # Budgets
 
 

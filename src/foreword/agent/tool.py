@@ -6,19 +6,16 @@ the `Tool`. As text a tool reads `calculator` or, with settings, `sql(path=shop.
 
 from __future__ import annotations
 
-import json
-import re
 from typing import Any
 
 from pydantic import ValidationError, validate_call
 
 from foreword import registry
 from foreword.errors import ConfigError
-from foreword.prompting.strategy import split_list
+from foreword.prompting.named_settings import read_settings, split_name
 from foreword.prompting.tool import Tool
 
 FOLDER = "foreword.agent.tools"
-_CALL = re.compile(r"([a-z][a-z0-9-]*)(?:\((.*)\))?", re.DOTALL)
 
 
 def names() -> tuple[str, ...]:
@@ -48,20 +45,10 @@ def parse(text: str) -> Tool:
         RegistryError: there is none of this name.
         ConfigError: the text cannot be read, or as `get`.
     """
-    found = _CALL.fullmatch(text.strip())
+    found = split_name(text)
     if found is None:
         raise ConfigError(f"`{text[:120]}` is no tool. Write a name, or a name with settings: `sql(path=shop.db)`.")
-    settings: dict[str, Any] = {}
-    for part in split_list(found[2] or ""):
-        name, equals, value = part.partition("=")
-        if not equals:
-            raise ConfigError(f"`{part[:60]}` in `{text[:120]}` is no setting. Settings read NAME=VALUE.")
-        settings[name.strip().replace("-", "_")] = _value(value.strip())
-    return get(found[1], **settings)
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
+    settings, rest = read_settings(found[1])
+    if rest:
+        raise ConfigError(f"`{rest[0][:60]}` in `{text[:120]}` is no setting. Settings read NAME=VALUE.")
+    return get(found[0], **settings)

@@ -93,9 +93,9 @@ def optimise(
         --price-per-million-input 0.10 --price-per-million-output 0.40 --failure-cost 0.01
       foreword prompt optimise queue --data rows.jsonl --calls 3000 --strategies zero-shot,cot --then-compile queue
     """
+    from foreword.prompting.named_settings import split_list
     from foreword.prompting.optimising import optimise as run
     from foreword.prompting.searching import OptimiseSettings
-    from foreword.prompting.strategy import split_list
 
     price = price_from_options(price_per_million_input, price_per_million_output, price_per_hour, currency)
     limits = limits_from_options(budget_money, calls, price)

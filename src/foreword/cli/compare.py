@@ -84,7 +84,7 @@ def compare(
     from foreword.cost.prices import Price
     from foreword.evaluate.comparison import compare as run
     from foreword.evaluate.task import load_task
-    from foreword.prompting.strategy import split_list
+    from foreword.prompting.named_settings import split_list
 
     specs = list(split_list(strategies))
     asked = [model] if models is None else list(split_list(models))

@@ -19,13 +19,21 @@ from foreword.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+DIMENSIONS = ("task-type", "tenant", "user", "model", "asked-model", "prompt", "prefix", "week", "status", "cache")
+LEFT = ("stage", "currency", "saved")
+SILENT = ("unpriced", "retries", "fallbacks")
 DIGITS = 4
 """Of money, those after the leading zeros."""
 
 
 def cost(
     by: Annotated[
-        str, typer.Option("--by", metavar="NAMES", help="Comma-separated: task-type, tenant, user, model, prompt, prefix, week, ...")
+        str,
+        typer.Option(
+            "--by",
+            metavar="NAMES",
+            help="Comma-separated: task-type, tenant, user, model, asked-model, prompt, prefix, week, status, cache; or stage.",
+        ),
     ] = "task-type",
     since: Annotated[str | None, typer.Option(metavar="WHEN", help="A date, or how long ago: 24h, 7d, 4w.", show_default="ever")] = None,
     until: Annotated[str | None, typer.Option(metavar="WHEN", help="The same; what came before.", show_default="now")] = None,
@@ -52,6 +60,7 @@ def cost(
     Examples:
       foreword cost
       foreword cost --by task-type,model --since 7d
+      foreword cost --by week --tenant acme --csv
       foreword cost --stages --config foreword.toml --json
     """
     if as_json and as_csv:
@@ -73,6 +82,7 @@ def cost(
         say(f"The ledger {place} has no requests in this period. `foreword serve --config` writes them down.")
     else:
         stdout().print(_table(rows))
+        _say_what_is_unknown(rows)
 
 
 def _place(ledger: str | None, config: Path | None) -> str | Path:
@@ -86,6 +96,8 @@ def _place(ledger: str | None, config: Path | None) -> str | Path:
         if ledger is not None:
             raise ConfigError("Give --config or --ledger, and not both.")
         place = read_settings(config).store.ledger or place
+    if place == "none":
+        raise ConfigError(f"{config} keeps no ledger (`store.ledger` is `none`), so there is nothing to report.")
     if "://" not in str(place) and not Path(place).is_file():
         raise ConfigError(f"There is no ledger at {place}. `foreword serve --config` makes one; name another with --ledger.")
     return place
@@ -101,12 +113,24 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:
+    """For a screen: what is 0 in every row is left out, and a currency that all share stands once."""
+    currencies = {row["currency"] for row in rows}
+    silent = {name for name in SILENT if not any(row.get(name) for row in rows)}
+    names = [name for name in rows[0] if name not in silent and (name != "currency" or len(currencies) > 1)]
     table = Table(box=None, pad_edge=False)
-    for name in rows[0]:
-        table.add_column(name.replace("_", " "), justify="left" if isinstance(rows[0][name], str) and name != "cost" else "right")
+    for name in names:
+        told = f" ({next(iter(currencies))})" if name == "cost" and len(currencies) == 1 else ""
+        table.add_column(name.replace("_", " ") + told, justify="left" if name in LEFT or name in DIMENSIONS else "right")
     for row in rows:
-        table.add_row(*(_shown(name, value) for name, value in row.items()))
+        table.add_row(*(_shown(name, row[name]) for name in names))
     return table
+
+
+def _say_what_is_unknown(rows: Sequence[dict[str, Any]]) -> None:
+    unpriced = sum(row["unpriced"] for row in rows)
+    if unpriced:
+        what = "charges" if "stage" in rows[0] else "requests"
+        say(f"The price of a part of {unpriced} {what} is unknown; they are not in any cost. Give the model a `price` or a `provider`.")
 
 
 def _shown(name: str, value: Any) -> str:
@@ -120,6 +144,7 @@ def _shown(name: str, value: Any) -> str:
 
 
 def _rounded(amount: str) -> str:
+    """To so many digits behind the leading zeros; nothing that is not 0 is shown as 0."""
     value = Decimal(amount)
     if not value:
         return "0"

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit, urlunsplit
 
 import typer
 
 from foreword.cli._options import JsonOption
 from foreword.cli._path_audit import audit
 from foreword.cli._path_intake import train_intake
+
+if TYPE_CHECKING:
+    from foreword.gateway.path_settings import ModelSettings
 
 app = typer.Typer(no_args_is_help=True)
 app.command("train-intake")(train_intake)
@@ -36,15 +40,16 @@ def show(
     """
     from foreword import registry
     from foreword.gateway import stage
-    from foreword.gateway.path_settings import read_settings
+    from foreword.gateway.path_settings import DEFAULT_TASK, read_settings
 
     settings = read_settings(config)
     stages = {name: _said(registry.find(stage.FOLDER, name).__doc__ or "") for name in settings.stages}
-    tasks = {name: settings.task(name) for name in (*settings.tasks, *(() if "default" in settings.tasks else ("default",)))}
+    models = {name: settings.model(name) for name in settings.models}
+    tasks = {name: settings.task(name) for name in dict.fromkeys((*settings.tasks, DEFAULT_TASK))}
     if as_json:
         told = {
-            "stages": list(stages),
-            "models": {name: model.engine or model.url for name, model in settings.models.items()},
+            "stages": stages,
+            "models": {name: {"model": model.model, "place": _place(model)} for name, model in models.items()},
             "tasks": {name: {"tiers": list(task.tiers)} for name, task in tasks.items()},
         }
         typer.echo(json.dumps(told, indent=2))
@@ -52,11 +57,19 @@ def show(
     width = max(len(name) for name in stages)
     typer.echo("\n  |\n".join(f"  {name:<{width}}  {said}" for name, said in stages.items()))
     typer.echo("\nModels:")
-    for name, model in settings.models.items():
-        typer.echo(f"  {name}: {model.model} ({f'engine {model.engine}, in this process' if model.engine else model.url})")
+    for name, model in models.items():
+        typer.echo(f"  {name}: {model.model} ({_place(model)})")
     typer.echo("\nTask types, and the models they try:")
     for name, task in tasks.items():
         typer.echo(f"  {name}: {', '.join(task.tiers)}")
+
+
+def _place(model: ModelSettings) -> str:
+    """Where a model is; a URL without a password that may be in it."""
+    if model.engine is not None:
+        return f"engine {model.engine}, in this process"
+    parts = urlsplit(str(model.url))
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _said(docstring: str) -> str:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from foreword.cost.report import CostRow, cost_report, stage_report
+from foreword.cost.report import CostRow, StageRow, cost_report, stage_rows
 from foreword.errors import ConfigError
 from foreword.store.database import Database
 
@@ -28,7 +28,7 @@ def figures(
     """The rows of a report.
 
     Args:
-        by: names of dimensions, between commas.
+        by: names of dimensions, between commas; `stage`, which stands alone, is the same as `stages`.
         stages: what each stage cost with each model, instead.
         since, until: see `moment`.
 
@@ -37,10 +37,9 @@ def figures(
         StoreError: the database cannot be read.
     """
     period = {"since": moment(since), "until": moment(until), "tenant": tenant}
-    if stages:
-        found = stage_report(database, **period)
-        return [{"stage": stage, "model": model, "cost": written(amount), "unpriced": count} for stage, model, amount, count in found]
     names = tuple(dict.fromkeys(name.strip() for name in by.split(",") if name.strip()))
+    if stages or names == ("stage",):
+        return [_stage(row) for row in stage_rows(database, **period)]
     return [_row(names, row) for row in cost_report(database, names, **period)]  # type: ignore[arg-type]
 
 
@@ -79,4 +78,16 @@ def _row(names: Sequence[str], row: CostRow) -> dict[str, Any]:
         "retries": row.retries,
         "fallbacks": row.fallbacks,
         "saved": {lever: written(amount) for lever, amount in row.saved.items()},
+    }
+
+
+def _stage(row: StageRow) -> dict[str, Any]:
+    return {
+        "stage": row.stage,
+        "model": row.model,
+        "cost": written(row.cost),
+        "cost_per_success": written(row.cost_per_success),
+        "cost_per_attempt": written(row.cost_per_attempt),
+        "currency": row.currency,
+        "unpriced": row.unpriced,
     }

@@ -13,7 +13,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal, get_args
 
-from sqlalchemy import Select, and_, func, select
+from sqlalchemy import Select, and_, case, func, select
 
 from foreword.cost.ledger import CHARGES, ENTRIES, FEEDBACK, SAVINGS, money
 from foreword.cost.prices import cost_per_success
@@ -125,6 +125,63 @@ def stage_report(
     return tuple((row.stage, row.model, money(None if row.units is None else int(row.units)), row.unpriced) for row in rows)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRow:
+    """What one stage cost with one model.
+
+    Attributes:
+        unpriced: charges without a price; they are left out of `cost`, and nothing is known of a success then.
+        cost_per_success: of the judged requests' part, for each request that succeeded; `cost_per_attempt` of all, for each request.
+    """
+
+    stage: str
+    model: str
+    currency: str
+    cost: Decimal | None
+    cost_per_success: Decimal | None
+    cost_per_attempt: Decimal | None
+    unpriced: int
+
+
+def stage_rows(
+    database: Database, *, since: datetime | None = None, until: datetime | None = None, tenant: str | None = None
+) -> tuple[StageRow, ...]:
+    """What each stage cost with each model, for a success and for an attempt; both add up to those of the whole. Raises `StoreError`."""
+    whole = {row.currency: row for row in cost_report(database, (), since=since, until=until, tenant=tenant)}
+    said, verdict = _verdicts()
+    columns = (CHARGES.c.stage, CHARGES.c.model, ENTRIES.c.currency)
+    joined = CHARGES.join(ENTRIES, ENTRIES.c.id == CHARGES.c.entry)
+    query = (
+        select(
+            *columns,
+            func.sum(CHARGES.c.amount).label("units"),
+            func.sum(case((verdict.is_not(None), CHARGES.c.amount))).label("judged"),
+            (func.count() - func.count(CHARGES.c.amount)).label("unpriced"),
+        )
+        .select_from(joined.outerjoin(said, and_(said.c.entry == ENTRIES.c.id, said.c.tenant == ENTRIES.c.tenant)))
+        .where(*_where(since, until, tenant))
+        .group_by(*columns)
+        .order_by(*columns)
+    )
+    with database.reading() as connection:
+        rows = connection.execute(query).all()
+    return tuple(_stage_row(row, whole[row.currency]) for row in rows)
+
+
+def _stage_row(row: Any, whole: CostRow) -> StageRow:
+    cost = money(None if row.units is None else int(row.units))
+    priced = whole.requests - whole.unpriced
+    return StageRow(
+        stage=row.stage,
+        model=row.model,
+        currency=row.currency,
+        cost=cost,
+        cost_per_success=None if whole.unpriced else cost_per_success(money(int(row.judged or 0)), whole.successes),
+        cost_per_attempt=None if cost is None or not priced else cost / priced,
+        unpriced=row.unpriced,
+    )
+
+
 def _where(since: datetime | None, until: datetime | None, tenant: str | None) -> list[Any]:
     conditions: list[Any] = []
     if since is not None:
@@ -138,10 +195,7 @@ def _where(since: datetime | None, until: datetime | None, tenant: str | None) -
 
 def _entries(columns: Sequence[Any], where: Iterable[Any]) -> Select[*tuple[Any, ...]]:
     """Sums of entries that are alike in everything that the report tells apart; a tenant's last word goes before what the check said."""
-    last = select(FEEDBACK.c.entry, FEEDBACK.c.tenant, func.max(FEEDBACK.c.id).label("id")).group_by(FEEDBACK.c.entry, FEEDBACK.c.tenant)
-    words = last.subquery()
-    said = select(words.c.entry, words.c.tenant, FEEDBACK.c.success).join(FEEDBACK, FEEDBACK.c.id == words.c.id).subquery()
-    verdict = func.coalesce(said.c.success, ENTRIES.c.success)
+    said, verdict = _verdicts()
     kinds = (*columns, ENTRIES.c.currency, ENTRIES.c.cache, ENTRIES.c.escalated)
     return (
         select(
@@ -157,6 +211,14 @@ def _entries(columns: Sequence[Any], where: Iterable[Any]) -> Select[*tuple[Any,
         .where(*where)
         .group_by(*kinds, verdict)
     )
+
+
+def _verdicts() -> tuple[Any, Any]:
+    """Each tenant's last words, to be joined to entries, and what then counts as an entry's success."""
+    last = select(FEEDBACK.c.entry, FEEDBACK.c.tenant, func.max(FEEDBACK.c.id).label("id")).group_by(FEEDBACK.c.entry, FEEDBACK.c.tenant)
+    words = last.subquery()
+    said = select(words.c.entry, words.c.tenant, FEEDBACK.c.success).join(FEEDBACK, FEEDBACK.c.id == words.c.id).subquery()
+    return said, func.coalesce(said.c.success, ENTRIES.c.success)
 
 
 def _savings(columns: Sequence[Any], where: Iterable[Any]) -> Select[*tuple[Any, ...]]:

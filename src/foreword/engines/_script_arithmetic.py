@@ -1,7 +1,8 @@
 """The script that knows exact arithmetic: it plays the Game of 24 as proposer and judge, and computes what it is asked.
 
 It is asked in words, as any model, and knows the game's prompts (`prompting/decompositions/game24.py`) by their last lines. Every answer
-is a function of the prompt and the seed.
+is a function of the prompt and the seed. Nothing is shared with the checks and tasks of the game, as a model shares nothing with them: a
+mistake on one side shows on the other.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ As text a reference task reads `KEY`, `KEY:ARGUMENT`, or with settings `reasonin
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from foreword import registry
 from foreword.data.files import raw_rows
 from foreword.errors import DataError, EvaluationError
-from foreword.prompting.strategy import split_list
+from foreword.prompting.named_settings import read_settings
 
 if TYPE_CHECKING:
     from foreword.evaluate.task import Task
@@ -70,8 +69,11 @@ def load(spec: str) -> Task:
     if argument == "":
         raise EvaluationError(f"`{spec[:120]}` has nothing after its colon. Drop the colon, or name what it is for.")
     module = registry.find(FOLDER, key)
+    given, rest = read_settings(told)
+    if rest:
+        raise EvaluationError(f"`{rest[0][:60]}` in `{spec[:120]}` is no setting. Settings read NAME=VALUE.")
     try:
-        settings = module.Settings(**dict(_setting(part) for part in split_list(told)))
+        settings = module.Settings(**given)
     except ValidationError as error:
         problems = "; ".join(f"`{'.'.join(map(str, part['loc']))}`: {part['msg']}" for part in error.errors(include_url=False))
         known = ", ".join(module.Settings.model_fields)
@@ -89,11 +91,3 @@ def rows_of(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         if row.fields is None:
             raise DataError(f"{path}:{row.line} cannot be read: {row.problem}")
         yield row.line, row.fields
-
-
-def _setting(part: str) -> tuple[str, Any]:
-    name, _, value = part.partition("=")
-    try:
-        return name.strip().replace("-", "_"), json.loads(value)
-    except (ValueError, RecursionError):
-        return name.strip().replace("-", "_"), value.strip()

@@ -8,7 +8,6 @@ when its time is over, whatever became of it.
 from __future__ import annotations
 
 import asyncio
-import heapq
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -41,11 +40,24 @@ class Standing:
     reserved: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lack:
+    """Why nothing was set aside.
+
+    Attributes:
+        number: of the first pot that has too little.
+        outstanding: whether something is set aside in it that may come free.
+    """
+
+    number: int
+    outstanding: bool
+
+
 class Book(Protocol):
     """Where the accounts are kept. For one event loop. Raises `StoreError` where it cannot be reached."""
 
-    async def reserve(self, pots: Sequence[Pot], hold: str, units: int, seconds: float) -> int | None:
-        """Sets so much more aside for `hold`, in every pot or in none, for so many seconds at most. Gives the first pot that lacks it."""
+    async def reserve(self, pots: Sequence[Pot], hold: str, units: int, seconds: float) -> Lack | None:
+        """Sets so much more aside for `hold`, in every pot or in none, for so many seconds at most."""
         ...
 
     async def settle(self, pots: Sequence[Pot], hold: str, units: int) -> None:
@@ -92,7 +104,7 @@ class MemoryBook:
         """Requests that wait for money."""
         return len(self._waiting)
 
-    async def reserve(self, pots: Sequence[Pot], hold: str, units: int, seconds: float) -> int | None:
+    async def reserve(self, pots: Sequence[Pot], hold: str, units: int, seconds: float) -> Lack | None:
         """See `Book`."""
         now = self._clock()
         accounts = [self._account(pot, now) for pot in pots]
@@ -100,7 +112,7 @@ class MemoryBook:
             if account.spent + account.reserved + units > pot.limit:
                 _give_back_overdue(account, now)
                 if account.spent + account.reserved + units > pot.limit:
-                    return number
+                    return Lack(number=number, outstanding=account.reserved > 0)
         for account in accounts:
             held, _ = account.holds.get(hold, (0, 0.0))
             account.holds[hold] = (held + units, now + seconds)

@@ -26,7 +26,7 @@ from sqlalchemy import func, select
 from foreword.cost.ledger import CHARGES, ENTRIES, Ledger, whole_units
 from foreword.cost.rates import Consumed
 from foreword.errors import StoreError
-from foreword.gateway.budget_book import Book, MemoryBook, Pot
+from foreword.gateway.budget_book import Book, Lack, MemoryBook, Pot
 from foreword.gateway.errors import BUSY, SERVER, Refusal
 from foreword.gateway.estimate import prompt_tokens
 from foreword.gateway.passage import Passage
@@ -160,11 +160,12 @@ class BudgetHold:
             return
         loop = asyncio.get_running_loop()
         began = loop.time()
-        while (lacking := await self._reserve(units)) is not None:
-            left = min(began + lacking.settings.queue_seconds, passage.deadline) - loop.time()
-            until_next = lacking.pot.ends - budgets.clock().timestamp()
-            if left <= 0 or units > lacking.pot.limit or (until_next > left and not await self._may_come_free(lacking.pot)):
-                raise _spent_up(lacking, units, max(1, math.ceil(until_next)))
+        while (lack := await self._reserve(units)) is not None:
+            share = self._shares[lack.number]
+            left = min(began + share.settings.queue_seconds, passage.deadline) - loop.time()
+            until_next = share.pot.ends - budgets.clock().timestamp()
+            if left <= 0 or units > share.pot.limit or (until_next > left and not lack.outstanding):
+                raise _spent_up(share, units, max(1, math.ceil(until_next)))
             passage.told["foreword-queued"] = "budget"
             await budgets.book.freed(priority=passage.priority, seconds=max(0.001, min(left, until_next)))
             # The next period may have begun since.
@@ -192,19 +193,11 @@ class BudgetHold:
     def _unpriced_may_answer(self) -> bool:
         return all(share.settings.allow_unpriced for share in self._shares)
 
-    async def _reserve(self, units: int) -> _Share | None:
-        """The budget that lacks the money; None where it was set aside. Raises `Refusal` (503)."""
+    async def _reserve(self, units: int) -> Lack | None:
+        """Raises `Refusal` (503)."""
         seconds = max(0.0, self._passage.deadline - asyncio.get_running_loop().time()) + GRACE_SECONDS
-        pots = [share.pot for share in self._shares]
         try:
-            lacking = await self._budgets.book.reserve(pots, self._passage.id, units, seconds)
-        except StoreError as error:
-            raise _unreachable(error) from None
-        return None if lacking is None else self._shares[lacking]
-
-    async def _may_come_free(self, pot: Pot) -> bool:
-        try:
-            return (await self._budgets.book.standings([pot]))[0].reserved > 0
+            return await self._budgets.book.reserve([share.pot for share in self._shares], self._passage.id, units, seconds)
         except StoreError as error:
             raise _unreachable(error) from None
 

@@ -221,6 +221,4 @@ def _refusal(counted: Counted) -> Refusal:
 
 def _missing(error: ModuleNotFoundError) -> ConfigError:
     extra = "shared" if error.name == "redis" else "serve"
-    return ConfigError(
-        f"Limits need the package `{error.name}`, which is not installed. Install it: pip install 'foreword[{extra}]'."
-    )
+    return ConfigError(f"Limits need the package `{error.name}`, which is not installed. Install it: pip install 'foreword[{extra}]'.")

@@ -132,7 +132,8 @@ async def _stream(path: Path, passage: Passage, events: AsyncIterator[Event], se
         refusal = Refusal(502, f"The answer broke off: {error} Send the request again.", kind=SERVER, code="upstream_failed")
         await send({"type": "http.response.body", "body": b"data: %b\n\n" % refusal.body, "more_body": True})
         await path.bill(passage)
-    except asyncio.CancelledError:
+    except BaseException:
+        # The client has left, or cannot be written to: the model is told, before what it said is billed.
         await events.aclose()  # type: ignore[attr-defined]
         raise
     else:

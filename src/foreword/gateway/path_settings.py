@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from foreword.cost.prices import Price
 from foreword.errors import ConfigError
+from foreword.gateway.settings_paths import rooted
 from foreword.gateway.stage import ORDER
 
 AUTO = "auto"
@@ -388,7 +389,7 @@ def read_settings(path: Path) -> PathSettings:
         raise ConfigError(f"{path} cannot be read: {reason}. Give the path of a `foreword.toml`.") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is no TOML: {error}. Mend it.") from None
-    return build_settings(fields, source=str(path))
+    return build_settings(rooted(fields, path.parent), source=str(path))
 
 
 def build_settings(fields: dict[str, Any], *, source: str) -> PathSettings:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foreword.errors import ConfigError, StoreError
-from foreword.gateway.budget_book import Pot, Standing
+from foreword.gateway.budget_book import Lack, Pot, Standing
 
 PREFIX = "foreword:{budgets}:"
 """The braces keep all pots on one node of a cluster, so that a script may see several."""
@@ -28,7 +28,7 @@ _RESERVE = """
 local pots, hold, units, life = #KEYS / 2, ARGV[1], ARGV[2], tonumber(ARGV[3])
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local lacking = 0
+local lacking, outstanding = 0, 0
 for number = 1, pots do
   local pot, ends = KEYS[number], KEYS[pots + number]
   local limit, opening, until_when = ARGV[1 + 3 * number], ARGV[2 + 3 * number], ARGV[3 + 3 * number]
@@ -43,10 +43,13 @@ for number = 1, pots do
   end
   local spent = tonumber(redis.call('HGET', pot, 'spent'))
   local reserved = tonumber(redis.call('HGET', pot, 'reserved') or '0')
-  if lacking == 0 and spent + reserved + tonumber(units) > tonumber(limit) then lacking = number end
+  if lacking == 0 and spent + reserved + tonumber(units) > tonumber(limit) then
+    lacking = number
+    if reserved > 0 then outstanding = 1 end
+  end
   redis.call('EXPIREAT', pot, until_when)
 end
-if lacking > 0 then return lacking end
+if lacking > 0 then return {lacking, outstanding} end
 for number = 1, pots do
   local pot, ends = KEYS[number], KEYS[pots + number]
   redis.call('HINCRBY', pot, 'reserved', units)
@@ -55,7 +58,7 @@ for number = 1, pots do
   redis.call('EXPIREAT', ends, ARGV[3 + 3 * number])
   redis.call('EXPIREAT', pot, ARGV[3 + 3 * number])
 end
-return 0
+return {0, 0}
 """
 _SETTLE = """
 local pots, hold, units = #KEYS / 2, ARGV[1], ARGV[2]
@@ -96,13 +99,13 @@ class RedisBook:
         self._reserve = self._redis.register_script(_RESERVE)
         self._settle = self._redis.register_script(_SETTLE)
 
-    async def reserve(self, pots: Sequence[Pot], hold: str, units: int, seconds: float) -> int | None:
+    async def reserve(self, pots: Sequence[Pot], hold: str, units: int, seconds: float) -> Lack | None:
         """See `Book`."""
         given: list[Any] = [hold, units, round(seconds * 1000)]
         for pot in pots:
             given += [pot.limit, self._openings.get(pot.key, 0), _until(pot)]
-        lacking = int(await self._run(self._reserve, pots, given))
-        return None if lacking == 0 else lacking - 1
+        lacking, outstanding = map(int, await self._run(self._reserve, pots, given))
+        return None if lacking == 0 else Lack(number=lacking - 1, outstanding=bool(outstanding))
 
     async def settle(self, pots: Sequence[Pot], hold: str, units: int) -> None:
         """See `Book`. Tried for some seconds where Redis does not answer; what could not be counted then is the ledger's alone."""

@@ -1,7 +1,10 @@
 """How sure measured success is: the interval of a share, and of the difference between two shares on the same rows.
 
-Closed forms, so that a search can ask after every step. Sources: Wilson 1927 (score interval); Agresti & Min 2005, "Simple improved
-confidence intervals for comparing matched proportions" (the Wald interval with half an observation added to each of the four cells).
+Closed forms, so that a search can ask after every step. `foreword.evaluate.statistics` has Wilson's interval as well, beside what is
+resampled; that room lies above this one and cannot be asked from here.
+
+Sources: Wilson 1927 (score interval); Agresti & Min 2005, "Simple improved confidence intervals for comparing matched proportions" (the
+Wald interval with half an observation added to each of the four cells).
 """
 
 from __future__ import annotations

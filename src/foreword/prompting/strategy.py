@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import re
 import threading
 import time
 from collections import Counter
@@ -31,6 +30,7 @@ from foreword import registry
 from foreword.cost.prices import Price, cost_per_request
 from foreword.errors import BudgetSpent, ConfigError, ServingError, StrategyError, WindowError
 from foreword.prompting.model import Model
+from foreword.prompting.named_settings import read_settings, split_name, written
 from foreword.prompting.template import Shot
 from foreword.prompting.tool import Tools
 from foreword.prompting.verifier import Verify
@@ -44,9 +44,6 @@ if TYPE_CHECKING:
 
 FOLDER = "foreword.prompting.strategies"
 SCHEME = "strategy:"
-_CALL = re.compile(r"([a-z][a-z0-9-]*)(?:\((.*)\))?", re.DOTALL)
-_PIECE = re.compile(r'=\s*"(?:[^"\\]|\\.)*(?:"|\Z)|.', re.DOTALL)
-"""A quoted value, or one character."""
 
 Status = Literal["answered", "budget", "failed"]
 
@@ -67,7 +64,7 @@ class Strategy:
 
     def __str__(self) -> str:
         changed = self.settings.model_dump(mode="json", exclude_defaults=True)
-        told = ", ".join(f"{name}={_as_text(value)}" for name, value in changed.items())
+        told = ", ".join(f"{name}={written(value)}" for name, value in changed.items())
         return f"{self.key}({told})" if told else self.key
 
 
@@ -413,48 +410,14 @@ def parse_with_model(text: str) -> tuple[Strategy, str]:
     return strategy, rest[0]
 
 
-def split_list(text: str) -> tuple[str, ...]:
-    """The parts of a list that commas separate, except within parentheses or a quoted value: `cot,tot(beam=3, depth=2)` has two."""
-    parts, depth, part = [], 0, ""
-    for piece in _PIECE.findall(text):
-        depth += (piece in "([{") - (piece in ")]}")
-        if piece == "," and depth <= 0:
-            parts.append(part)
-            part = ""
-        else:
-            part += piece
-    return tuple(stripped for piece in (*parts, part) if (stripped := piece.strip()))
-
-
 def _split(text: str) -> tuple[str, str]:
-    found = _CALL.fullmatch(text.strip())
+    found = split_name(text)
     if found is None:
         raise ConfigError(f"`{text[:120]}` is no strategy. Write a name, or a name with settings: `self-consistency(n=10)`.")
-    return found[1], found[2] or ""
+    return found
 
 
-def _with_settings(key: str, arguments: str) -> tuple[Strategy, list[str]]:
+def _with_settings(key: str, arguments: str) -> tuple[Strategy, tuple[str, ...]]:
     """The strategy, and the arguments that are no settings."""
-    settings: dict[str, Any] = {}
-    rest = []
-    for part in split_list(arguments):
-        name, equals, value = part.partition("=")
-        if equals and re.fullmatch(r"[a-z][a-z0-9_-]*", name.strip()):
-            settings[name.strip().replace("-", "_")] = _value(value.strip())
-        else:
-            rest.append(part)
+    settings, rest = read_settings(arguments)
     return get(key, **settings), rest
-
-
-def _as_text(value: Any) -> str:
-    """A setting as `parse` reads it: a plain text as it is, quoted where it would be read as something else."""
-    if isinstance(value, str) and re.fullmatch(r"[^\s\"(),=\[\]{}]([^\"(),\[\]{}]*[^\s\"(),\[\]{}])?", value) and _value(value) == value:
-        return value
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text

@@ -173,8 +173,8 @@ def test_an_answer_that_calls_tools_is_not_judged() -> None:
 
 def test_a_stream_that_may_be_escalated_is_checked_before_any_of_it_is_sent() -> None:
     with tiers(LABELS, small=answer("No idea."), strong=answer("login")) as (fake, path):
-        said = []
-        with path.client().chat.completions.create(model="auto", messages=[{"role": "user", "content": "Hi"}], stream=True) as stream:
+        messages = [{"role": "user", "content": "Hi"}]
+        with path.client() as client, client.chat.completions.create(model="auto", messages=messages, stream=True) as stream:
             said = [choice.delta.content for chunk in stream for choice in chunk.choices if choice.delta.content]
         assert "".join(said) == "login" and asked(fake) == ["small", "strong"]
         assert path.one_entry()["escalated"] == 1
