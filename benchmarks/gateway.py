@@ -7,8 +7,8 @@ python -m benchmarks.gateway --quick              less than a minute: fewer requ
 All gateways run at the same time, forward to the same server on this machine, whose answers take no time, and are asked in turns. What
 counts is CPU time of the gateway's own process. `foreword serve --config` walks all stages that there are: task types by rule, a semantic
 cache with an error bound that is full and finds nothing (each request is looked up, admitted, and another one makes room), history and
-token limits, a check of the answer's form, and a ledger in SQLite. `bare` is aiohttp on both sides and does none of that. LiteLLM has
-neither a database nor callbacks. No gateway writes an access log.
+token limits, a check of the answer's form, and a ledger in SQLite; `foreword_uncached` is the same without a cache. `bare` is aiohttp on
+both sides and does none of that. LiteLLM has neither a database nor callbacks. No gateway writes an access log.
 
 `litellm_cpu_ratio`: LiteLLM's CPU a request over Foreword's, and `sse_cpu_ratio` the same of streams; `bare_cpu_ratio`: Foreword's over
 bare's; `added_p50_ms`: over bare's, one request at a time; `sse_ttft_over_direct_ms`: until a stream's first piece, over asking the server
@@ -40,7 +40,7 @@ from benchmarks.gateway_process import ROOT, Server, program, served
 RESULT = Path(__file__).with_name("results") / "gateway.json"
 PEERS = ROOT / ".venv-litellm"
 CHAT = "/v1/chat/completions"
-FOREWORD, BARE, LITELLM, DIRECT = "foreword", "bare", "litellm", "direct"
+FOREWORD, UNCACHED, BARE, LITELLM, DIRECT = "foreword", "foreword_uncached", "bare", "litellm", "direct"
 SYSTEM = (
     "You answer questions of people who want to know how something works. Say first what you are sure of, then what you think, and keep "
     "both apart. Do not make up names, numbers or quotations. Where a question has more than one meaning, say which one you answer."
@@ -72,7 +72,7 @@ class Size:
     long: int
 
 
-FULL = Size(turns=7, requests=3000, slow_requests=300, streams=640, slow_streams=128, alone=500, entries=5000, long=200_000)
+FULL = Size(turns=7, requests=3000, slow_requests=300, streams=640, slow_streams=128, alone=500, entries=2000, long=200_000)
 QUICK = Size(turns=2, requests=1000, slow_requests=100, streams=192, slow_streams=64, alone=200, entries=1000, long=4000)
 
 
@@ -132,10 +132,8 @@ class Bench:
 
     def alone(self) -> list[dict[str, Taken]]:
         """Whole answers, one at a time, in short turns, so that what else the machine does meets all alike."""
-        names = tuple(name for name in (DIRECT, BARE, FOREWORD) if name in self.servers)
-        return [
-            {name: self.ask(name, "plain", self.size.alone, 1) for name in _turned(names, turn)} for turn in range(2 * self.size.turns)
-        ]
+        names = tuple(name for name in (DIRECT, BARE, FOREWORD, UNCACHED) if name in self.servers)
+        return [{name: self.ask(name, "plain", self.size.alone, 1) for name in _turned(names, turn)} for turn in range(2 * self.size.turns)]
 
     def streams(self) -> list[dict[str, Taken]]:
         """Streams, begun one after the other over the time that one lasts."""
@@ -205,19 +203,20 @@ def measure(data: Path, size: Size, *, litellm: Path | None) -> Iterator[dict[st
         direct = stack.enter_context(program(DIRECT, ["benchmarks.gateway_upstream"], folder))
         servers = [direct, stack.enter_context(program(BARE, ["benchmarks.gateway_bare", direct.url], folder))]
         stages, left_out = known_stages()
-        servers.append(stack.enter_context(_foreword(direct.url, size.entries, stages, folder)))
+        for name in (FOREWORD, UNCACHED):
+            servers.append(stack.enter_context(_foreword(name, direct.url, size.entries, stages, folder / name)))
         if litellm is not None:
             servers.append(stack.enter_context(_litellm_proxy(litellm, direct.url, folder)))
         bench = Bench(size, servers, bodies)
         bench.warm_up()
-        figures: dict[str, Any] = {"stages": stages, "stages_left_out": left_out} | _about(litellm)
+        figures: dict[str, Any] = {"stages": stages, "stages_left_out": left_out, "cache_entries": size.entries} | _about(litellm)
         for part in (bench.plain, bench.alone, bench.streams):
             figures |= FIGURES[part.__name__](part())
             yield figures
         before, sent = bench.from_cache(), bench.sent[FOREWORD]
         figures |= bench.memory() | {"failed": bench.failed}
         figures["answered_from_cache"] = (bench.from_cache() - before) / (bench.sent[FOREWORD] - sent)
-        yield figures | {"ledger_entries_missing": bench.sent[FOREWORD] - _entries(folder)}
+        yield figures | {"ledger_entries_missing": bench.sent[FOREWORD] - _entries(folder / FOREWORD)}
 
 
 def plain_figures(turns: Sequence[Mapping[str, Taken]]) -> dict[str, Any]:
@@ -225,6 +224,8 @@ def plain_figures(turns: Sequence[Mapping[str, Taken]]) -> dict[str, Any]:
     return {
         "litellm_cpu_ratio": ratio(turns, LITELLM, FOREWORD),
         "bare_cpu_ratio": ratio(turns, FOREWORD, BARE),
+        "uncached_litellm_cpu_ratio": ratio(turns, LITELLM, UNCACHED),
+        "uncached_bare_cpu_ratio": ratio(turns, UNCACHED, BARE),
         "cpu_ms": _each(turns, lambda taken: taken.cpu_ms),
         "cpu_ms_by_turn": {name: [round(turn[name].cpu_ms, 4) for turn in turns] for name in turns[0]},
     }
@@ -245,6 +246,7 @@ def stream_figures(turns: Sequence[Mapping[str, Taken]]) -> dict[str, Any]:
     return {
         "sse_cpu_ratio": ratio(turns, LITELLM, FOREWORD),
         "sse_bare_cpu_ratio": ratio(turns, FOREWORD, BARE),
+        "uncached_sse_cpu_ratio": ratio(turns, LITELLM, UNCACHED),
         "sse_ttft_over_direct_ms": _over(turns, FOREWORD, DIRECT, "first_p50_ms"),
         "sse_cpu_ms": _each(turns, lambda taken: taken.cpu_ms),
         "sse_ttft_p50_ms": _each(turns, lambda taken: taken.load["first_p50_ms"]),
@@ -289,8 +291,9 @@ def known_stages() -> tuple[list[str], list[str]]:
     return [name for name in ORDER if name in there], [name for name in ORDER if name not in there]
 
 
-def config(upstream: str, entries: int, stages: Sequence[str], folder: Path) -> str:
-    """The `foreword.toml`: something to do for every stage."""
+def config(upstream: str, entries: int, stages: Sequence[str], folder: Path, *, cached: bool = True) -> str:
+    """The `foreword.toml`: something to do for every stage; without `cached` for all but the cache."""
+    cache = 'exact = true, semantic = "bound", bound = 0.02' if cached else ""
     return f"""
 stages = {json.dumps(list(stages))}
 
@@ -304,7 +307,7 @@ rules = ['(?i)\\brefund(s|ed)?\\b']
 
 [tasks.default]
 rules = ['(?i)\\w']
-cache = {{ exact = true, semantic = "bound", bound = 0.02 }}
+cache = {{ {cache} }}
 assemble = {{ tokens = 4096, history_turns = 8 }}
 check = {{ regex = '(?s).*[a-z].*', escalate = false }}
 
@@ -336,12 +339,13 @@ def _questions(data: Path) -> list[str]:
     return list(dict.fromkeys(row["text_a"] for row in rows if row["label"] == 0))
 
 
-def _foreword(upstream: str, entries: int, stages: Sequence[str], folder: Path) -> Any:
+def _foreword(name: str, upstream: str, entries: int, stages: Sequence[str], folder: Path) -> Any:
+    folder.mkdir()
     path = folder / "foreword.toml"
-    path.write_text(config(upstream, entries, stages, folder), encoding="utf-8")
+    path.write_text(config(upstream, entries, stages, folder, cached=name != UNCACHED), encoding="utf-8")
     program_path = Path(sys.executable).with_name("foreword")
     arguments = [str(program_path), "serve", "--config", str(path), "--port", "{port}", "--no-access-log"]
-    return served(FOREWORD, arguments, "/healthz", folder, {"FOREWORD_HOME": str(folder / "home")})
+    return served(name, arguments, "/healthz", folder, {"FOREWORD_HOME": str(folder / "home")})
 
 
 def _litellm_proxy(litellm: Path, upstream: str, folder: Path) -> Any:

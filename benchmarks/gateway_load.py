@@ -103,13 +103,14 @@ class Connection(asyncio.Protocol):
             self._length = int(length[1]) if length else None
         if not self.first and (self._length is not None or self._held.find(b"data:", self._body_at) >= 0):
             self.first = time.perf_counter()
-        if self._length is None:
-            # In chunks; no JSON ends as their end does.
-            whole = self._held.endswith(b"\r\n0\r\n\r\n")
-        else:
-            whole = len(self._held) - self._body_at >= self._length
-        if whole and self._done is not None and not self._done.done():
+        if self._is_whole() and self._done is not None and not self._done.done():
             self._done.set_result(self._held)
+
+    def _is_whole(self) -> bool:
+        if self._length is not None:
+            return len(self._held) - self._body_at >= self._length
+        # In chunks; no JSON ends as their end does.
+        return self._held.endswith(b"\r\n0\r\n\r\n")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""

@@ -18,6 +18,7 @@ from msgspec import UNSET
 
 from foreword.cost.rates import Consumed
 from foreword.gateway import retrying
+from foreword.gateway.assembling.prompt import without_prompt
 from foreword.gateway.breaker import Breaker, Way
 from foreword.gateway.estimate import at_least, estimated
 from foreword.gateway.passage import Attempt, AttemptStatus, Call, Event, Passage, Reply, Target, TargetError
@@ -131,7 +132,7 @@ class Calls:
     """The models of one server."""
 
     def __init__(self, targets: Mapping[str, Target], settings: PathSettings) -> None:
-        self._lines = {name: Line(name, target, settings.models[name]) for name, target in targets.items()}
+        self._lines = {name: Line(name, target, settings.model(name)) for name, target in targets.items()}
         self._draw = random.Random()
 
     async def ask(self, passage: Passage, model: str, why: str, *, stands_by: bool) -> Answer:
@@ -319,13 +320,12 @@ def _call(passage: Passage, model: str, settings: ModelSettings) -> Call:
     left = left_of(passage)
     if left <= 0:
         raise TargetError("The request's deadline has passed.", status="timeout")
-    request = _limited(passage, settings)
+    request = _limited(without_prompt(passage, model), passage, settings)
     return Call(request=request, model=model, tenant=passage.tenant, request_id=passage.id, seconds=min(left, settings.seconds))
 
 
-def _limited(passage: Passage, settings: ModelSettings) -> PathRequest:
+def _limited(request: PathRequest, passage: Passage, settings: ModelSettings) -> PathRequest:
     """The request with the lowest of the limits of its answer: the client's, its task type's, and the model's."""
-    request = passage.request
     asked = request.output_limit()
     limit = min((limit for limit in (asked, passage.task.output_limit, settings.output_limit) if limit is not None), default=None)
     if limit is None or limit == asked:

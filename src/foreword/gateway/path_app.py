@@ -58,13 +58,16 @@ class PathApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        way = self._ways.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        way = self._ways.get(scope["path"]) if scope["type"] == "http" else None
         if way is None:
             await self._behind(scope, receive, send)
             return
         path, read, start = way
         scope["endpoint"] = scope["path"]
         try:
+            if scope["method"] != "POST":
+                words = f"This route takes POST; got {scope['method'][:16]}."
+                raise Refusal(405, words, code="method_not_allowed", headers={"allow": "POST"})
             passage = await self._passage(scope, receive, read, start)
         except Refusal as refusal:
             await _refuse(send, refusal, {})
