@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks import figures_asking, figures_path
+
 RESULTS = Path(__file__).with_name("results")
 
 
@@ -20,9 +22,22 @@ def table() -> str:
         *_dictionary(_read("dictionary")),
         *_load(_read("public_load")),
     ]
+    rows += [*figures_asking.rows(_Results()), *figures_path.rows(_Results())]
     return "\n".join(
         ["| figure | value | made by |", "| --- | --- | --- |", *(f"| {name} | {value} | `{command}` |" for name, value, command in rows)]
     )
+
+
+def path_table() -> str:
+    """What a success costs along a path of two tiers, and with each tier alone, as Markdown."""
+    return figures_path.table(_read("path"))
+
+
+class _Results(dict[str, dict[str, Any]]):
+    """Every benchmark's results, by its name; none where it was not measured."""
+
+    def __missing__(self, name: str) -> dict[str, Any]:
+        return _read(name)
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Servers in processes of their own, and what those take: CPU seconds and resident memory, of a process and all that it has started.
 
-Linux only: the CPU clock of another process is read by its number (clock_getcpuclockid(3)), in nanoseconds; threads that have ended are in it.
+Linux only: the CPU clock of another process is read by its number (clock_getcpuclockid(3)), in nanoseconds, with threads that have ended.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ WORDS = 40
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _STREAMS = re.compile(rb'"stream": ?true')
 _END = b"\r\n\r\n"
-_VOCABULARY = """
+_TEXT = """
 account amount answer area article base border bridge branch change chapter city class coast colour column copper country course
 degree desert detail distance doctor edge effect engine evening farm field figure film forest frame garden glass harbour heat
 history holiday house island journey kitchen lake language law letter library light line list machine market measure metal method
@@ -30,7 +30,8 @@ pattern phrase place plan plant point port price problem process product purpose
 result river road room rule salt sample school science season sense series shape ship side signal silver snow song sound source
 south space speed spring square stage station stone story street study summer surface system table task team term text theory
 thread tower town trade train tree valley value voice wall water wave week west wind window winter wood word work year
-""".split()
+"""
+_VOCABULARY = _TEXT.split()
 
 
 class Answers:

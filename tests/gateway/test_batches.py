@@ -13,11 +13,11 @@ from typing import Any
 
 import openai
 import pytest
+
+from foreword.gateway.tenants import parse_keys
 from paths import serving_path
 from upstreams import FakeUpstream as Fake
 from upstreams import answer, garbage, refuse, upstream, when
-
-from foreword.gateway.tenants import parse_keys
 
 PATIENCE = 30.0
 URL = "/v1/chat/completions"

@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 
 import openai
 import pytest
-from paths import BARE, ServedPath, charges_of, serving_path
-from upstreams import FakeUpstream, answer, cut, drop, endless, error_event, refuse, upstream, when
 
 from foreword.gateway.tenants import parse_keys
+from paths import BARE, ServedPath, charges_of, serving_path
+from upstreams import FakeUpstream, answer, cut, drop, endless, error_event, refuse, upstream, when
 
 PRICE = {"input_per_million": "1", "output_per_million": "2"}
 HI = [{"role": "user", "content": "Hi."}]
@@ -104,7 +104,9 @@ def raw(path: ServedPath, request: bytes) -> bytes:
         ({"metadata": {"task": "unheard-of"}}, 400, "metadata.task"),
     ],
 )
-def test_what_cannot_be_is_refused_by_its_field(path: ServedPath, fake: FakeUpstream, change: dict[str, Any], status: int, param: str) -> None:
+def test_what_cannot_be_is_refused_by_its_field(
+    path: ServedPath, fake: FakeUpstream, change: dict[str, Any], status: int, param: str
+) -> None:
     refused = post(path, json.dumps({**BODY, **change}).encode())
     assert refused.status_code == status, refused.text
     error = refused.json()["error"]
@@ -240,7 +242,8 @@ def test_a_refusal_is_in_the_ledger_with_what_was_asked(path: ServedPath) -> Non
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
-    ("behaviour", "status", "code"), [(refuse(500), 502, "upstream_failed"), (drop(), 502, "upstream_failed"), (refuse(429), 503, "upstream_busy")]
+    ("behaviour", "status", "code"),
+    [(refuse(500), 502, "upstream_failed"), (drop(), 502, "upstream_failed"), (refuse(429), 503, "upstream_busy")],
 )
 def test_a_model_that_fails_is_told_of_and_written_down(
     path: ServedPath, fake: FakeUpstream, behaviour: Any, status: int, code: str, stream: bool

@@ -34,7 +34,9 @@ def test_an_answer_is_told_under_its_id_however_it_is_written(given: str, before
     assert body == {**json.loads(given), "id": "chatcmpl-new"}
 
 
-@pytest.mark.parametrize("given", [b"", b": keep-alive\n\n", b"data: [DONE]\n\n", b"data: {broken\n\n", b"[{}]", b'{"a": \xff}', b"text {}"])
+@pytest.mark.parametrize(
+    "given", [b"", b": keep-alive\n\n", b"data: [DONE]\n\n", b"data: {broken\n\n", b"[{}]", b'{"a": \xff}', b"text {}"]
+)
 def test_what_is_no_answer_is_left_as_it_is(given: bytes) -> None:
     assert with_id(given, "chatcmpl-new") == given
 

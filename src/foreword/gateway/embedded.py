@@ -15,6 +15,7 @@ import msgspec
 from starlette.types import ASGIApp
 
 from foreword.cost.rates import Consumed
+from foreword.gateway.errors import INVALID
 from foreword.gateway.naming import Names
 from foreword.gateway.passage import Call, Event, Reply, TargetError
 from foreword.gateway.path_settings import ModelSettings
@@ -23,7 +24,7 @@ from foreword.gateway.service import TENANT
 from foreword.gateway.streaming import DONE
 from foreword.gateway.tenants import Tenant
 from foreword.gateway.upstream import consumed_of, event_of, outgoing, wants_usage
-from foreword.gateway.wire import PromptCall, StreamOptions
+from foreword.gateway.wire import ErrorBody, ErrorDetail, PromptCall, StreamOptions
 
 CHAT, TEXTS = "/v1/chat/completions", "/v1/completions"
 _END = b"\n\n"
@@ -35,6 +36,8 @@ _PASSED_ON = (
     b"foreword-calls",
     b"foreword-status",
 )
+
+_ERROR = msgspec.json.Decoder(ErrorBody)
 
 
 class Embedded:
@@ -127,10 +130,20 @@ class Embedded:
     def _check(self, exchange: _Exchange, raw: bytes) -> None:
         if exchange.status == 200:
             return
-        words = _words(raw)
         if exchange.status < 500 and exchange.status not in (408, 429):
-            raise TargetError(words, status="refused", http_status=exchange.status, refusal=words.encode())
-        raise TargetError(f"`{self.name}` cannot answer now.", status="unavailable", http_status=exchange.status)
+            told = _told(raw)
+            # It speaks of itself by its own name, which clients of the path do not know.
+            words = told.message.replace(f"`{self._settings.model}", f"`{self.name}")
+            raise TargetError(
+                words, status="refused", http_status=exchange.status, refusal=words.encode(), code=told.code, param=told.param
+            )
+        after = exchange.headers.get(b"retry-after", b"")
+        raise TargetError(
+            f"`{self.name}` cannot answer now.",
+            status="unavailable",
+            http_status=exchange.status,
+            retry_after=float(after) if after.isdigit() else None,
+        )
 
 
 class _Exchange:
@@ -205,9 +218,8 @@ def _timed(consumed: Consumed | None, seconds: float) -> Consumed | None:
     return None if consumed is None else replace(consumed, machine_seconds=seconds)
 
 
-def _words(raw: bytes) -> str:
+def _told(raw: bytes) -> ErrorDetail:
     try:
-        error = msgspec.json.decode(raw).get("error", {})
-        return str(error.get("message") or "The model does not take this request.")
-    except (msgspec.MsgspecError, AttributeError):
-        return "The model does not take this request."
+        return _ERROR.decode(raw).error
+    except msgspec.MsgspecError:
+        return ErrorDetail(message="The model does not take this request.", type=INVALID, param=None, code=None)

@@ -1,0 +1,65 @@
+"""Figures of the served path: what it adds, what its cache and its router are worth, and what a success costs along it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from benchmarks.figures_asking import Figure
+
+WAYS = {"prefix": "the prefix alone", "prompt": "the long prompt alone", "path": "the path"}
+
+
+def rows(results: Mapping[str, dict[str, Any]]) -> Iterator[Figure]:
+    """The rows of whatever was measured. Args: results: by the benchmark's name."""
+    yield from _gateway(results["gateway"])
+    yield from _semantic_cache(results["semantic_cache"])
+    yield from _routing(results["routing"])
+
+
+def table(found: dict[str, Any]) -> str:
+    """What a success costs with each way, as Markdown."""
+    lines = [
+        "| | success | cost per success | cost per request | answered from the cache | seconds a request |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for way, name in WAYS.items():
+        row = found.get("ways", {}).get(way)
+        if row is None:
+            continue
+        hits = "" if row["cache_hit_rate"] is None else f"{row['cache_hit_rate']:.0%}"
+        money = (f"{float(row[name]) * 1e6:.1f} µ$" for name in ("cost_per_success", "cost_per_attempt"))
+        lines.append(f"| {name} | {row['success_rate']:.0%} | {' | '.join(money)} | {hits} | {row['seconds_a_request']:.2f} |")
+    return "\n".join(lines)
+
+
+def _gateway(found: dict[str, Any]) -> Iterator[Figure]:
+    command = "python -m benchmarks.gateway"
+    if found.get("bare_cpu_ratio") is not None:
+        yield "processor time of a request through all stages over a bare pass-through's", f"{found['bare_cpu_ratio']:.1f}×", command
+    if found.get("litellm_cpu_ratio") is not None:
+        shown = f"{found['litellm_cpu_ratio']:.0f}× less; paced streams {found['sse_cpu_ratio']:.0f}× less"
+        yield "the same against the LiteLLM proxy", shown, command
+    if found.get("added_p50_ms") is not None:
+        yield "what the path adds to a request, median", f"{found['added_p50_ms']:.2f} ms", command
+
+
+def _semantic_cache(found: dict[str, Any]) -> Iterator[Figure]:
+    command = "python -m benchmarks.semantic_cache"
+    for place, bound in enumerate(found.get("bound", ())):
+        wrong, hits, fixed = (found[name][place] for name in ("wrong_hit_upper", "hit_rate", "fixed_hit_rate"))
+        shown = f"wrong answers {wrong:.2%} at most (95 %); hits {hits:.1%}, best fixed threshold {fixed:.1%}"
+        yield f"semantic cache, bound {bound:.0%} of requests", shown, command
+    if found:
+        yield (
+            f"its look-up among {found['lookup_entries']:,} entries, embedding included",
+            f"{found['lookup_p50_ms']:.2f} ms (median)",
+            command,
+        )
+
+
+def _routing(found: dict[str, Any]) -> Iterator[Figure]:
+    for place, name in enumerate(found.get("dataset", ())):
+        saving, low, high = (found[key][place] for key in ("saving_at_95", "saving_low", "saving_high"))
+        shown = f"{saving:.0%} [{low:.0%}, {high:.0%}]"
+        yield f"router, saving at 95 % of the strong model's accuracy, {name}", shown, "python -m benchmarks.routing"
