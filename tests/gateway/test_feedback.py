@@ -39,7 +39,7 @@ def say(path: ServedPath, key: str | None, body: Any, status: int = 200) -> Any:
 
 def ask(path: ServedPath, key: str, **options: Any) -> str:
     got = path.client(key).chat.completions.create(model="auto", messages=HI, **options)
-    return [chunk.id for chunk in got][0] if options.get("stream") else got.id
+    return {chunk.id for chunk in got}.pop() if options.get("stream") else got.id
 
 
 def report(path: ServedPath) -> dict[str, CostRow]:
@@ -98,7 +98,8 @@ def test_what_cannot_be_feedback_is_refused(path: ServedPath, body: Any, param: 
 def test_feedback_is_asked_for_its_key_and_its_form(path: ServedPath) -> None:
     say(path, None, {"id": "x", "success": True}, 401)
     with path.http(ANNA) as http:
-        for content, kind, status in ((b"{", "application/json", 400), (b"{}", "text/plain", 415), (b"x" * 20_000, "application/json", 413)):
+        sent = ((b"{", "application/json", 400), (b"{}", "text/plain", 415), (b"x" * 20_000, "application/json", 413))
+        for content, kind, status in sent:
             got = http.post("/v1/feedback", content=content, headers={"content-type": kind})
             assert got.status_code == status and got.json()["error"]["message"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from foreword.errors import RegistryError
 from foreword.gateway.errors import Refusal
-from foreword.gateway.passage import Event, Passage, Rejected, Reply
+from foreword.gateway.passage import Event, Passage, Reply
 from foreword.gateway.path import Path
 from foreword.gateway.stage import ORDER, Next, Stage
 from walking import parts_of, passage_of, settings_of
@@ -86,25 +86,6 @@ def test_a_refusal_ends_the_walk_and_is_billed_by_whoever_sees_it() -> None:
 
     walk.run(act)
     assert walk.passed == ["intake", "cache", "route", "bill"]
-
-
-def test_where_a_better_answer_cannot_be_had_the_first_one_stands() -> None:
-    first = reply_of("not so good")
-
-    def infer(passage: Passage) -> None:
-        if passage.rejected is not None:
-            raise Refusal(502, "Nobody answers.")
-        passage.reply, passage.model = first, "small"
-
-    def check(passage: Passage) -> Next:
-        if passage.rejected is not None:
-            return Next.ON
-        passage.rejected = Rejected(reply=first, model="small", prompt="", prefix="", score=0.2)
-        passage.reply, passage.model = None, "big"
-        return Next.AGAIN
-
-    passage = Walk(infer=infer, check=check).run()
-    assert passage.reply is first and (passage.model, passage.told["foreword-model"]) == ("small", "small")
 
 
 def test_a_stream_stops_behind_infer_until_it_is_finished() -> None:

@@ -144,7 +144,9 @@ def test_the_entry_says_what_became_of_the_request(ledger: Ledger) -> None:
 
 def test_lines_that_other_stages_have_added_are_in_the_sum(ledger: Ledger) -> None:
     def change(passage: Passage) -> None:
-        rates = PriceTable({"e": Price.model_validate({"input_per_million": "0.02", "output_per_million": "0"})}).rates("e", name="e")
+        rates = PriceTable({"e": Price.model_validate({"input_per_million": "0.02", "output_per_million": "0"})}).rates(
+            "e", provider=None, when=passage.at
+        )
         assert rates is not None
         charges = rates.charges(Consumed(input_tokens=7, output_tokens=0))
         passage.lines.append(Line(stage="cache", model="e", charges=charges, priced_by="own"))
