@@ -10,17 +10,19 @@ from pathlib import Path
 import pytest
 
 from foreword.gateway.batch_store import PIECE_BYTES, BatchStore
-from foreword.gateway.batch_tables import Batch, Row
+from foreword.gateway.batch_tables import METADATA, Batch, Row
 from foreword.gateway.tenants import EVERYBODY, parse_keys
 from foreword.store.database import open_database
 
 ANNA = parse_keys("anna-key-1 anna support* billing", source="x").tenant("Bearer anna-key-1")
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[BatchStore]:
-    store = BatchStore(open_database(tmp_path / "batches.sqlite"))
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BatchStore]:
+    database = open_database(tmp_path / "batches.sqlite" if request.param == "sqlite" else request.getfixturevalue("postgres_url"))
+    store = BatchStore(database)
     yield store
+    METADATA.drop_all(database._engine)
     store.close()
 
 

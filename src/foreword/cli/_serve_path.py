@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from foreword.gateway.path_settings import ModelSettings, PathSettings
     from foreword.retrieval.embedder import Embedder
 
-ENGINE_OPTIONS = frozenset({"dtype", "device", "weights", "max_rows", "queue", "resident_mb"})
+ENGINE_OPTIONS: dict[str, tuple[type, ...]] = {
+    "dtype": (str,),
+    "device": (str,),
+    "weights": (str,),
+    "max_rows": (int,),
+    "queue": (int,),
+    "resident_mb": (int, float),
+}
 """What `models.NAME.options` may say of a model in this process, as `foreword serve` calls it."""
 IN_THE_FILE = ("model", "engine", "served_name", "max_rows", "queue", "resident_mb", "dtype", "device", "weights")
 """Options of `foreword serve` that the file has in their place."""
@@ -33,11 +40,23 @@ def read(config: Path, given: dict[str, str]) -> PathSettings:
 
 
 def embedded(settings: PathSettings) -> ModelSettings | None:
-    """The model that runs in this process. Raises `ConfigError` where its options are unknown."""
+    """The model that runs in this process. Raises `ConfigError` where its options are unknown, or cannot be."""
     model = next((model for model in settings.models.values() if model.engine is not None), None)
-    if model is not None and (unknown := sorted(set(model.options) - ENGINE_OPTIONS)):
+    if model is not None and (unknown := sorted(set(model.options) - set(ENGINE_OPTIONS))):
         raise ConfigError(f"`options` of `{model.model}` has `{unknown[0]}`. It takes {', '.join(sorted(ENGINE_OPTIONS))}.")
+    if model is not None:
+        _check_options(model)
     return model
+
+
+def _check_options(model: ModelSettings) -> None:
+    """Raises `ConfigError`."""
+    for name, value in model.options.items():
+        kinds, least = ENGINE_OPTIONS[name], 1 if name == "max_rows" else 0
+        fits = isinstance(value, kinds) and not isinstance(value, bool)
+        if not fits or (isinstance(value, int | float) and value < least):
+            kind = "a text" if kinds == (str,) else f"a number from {least} on"
+            raise ConfigError(f"`options.{name}` of `{model.model}` must be {kind}; got {value!r}.")
 
 
 def needs_embedder(settings: PathSettings) -> bool:
@@ -79,13 +98,13 @@ def build(
         raise
 
 
-def greeting(url: str, settings: PathSettings) -> str:
+def greeting(url: str, settings: PathSettings, *, with_keys: bool = False) -> str:
     """What is said once the server listens."""
-    models = ", ".join(settings.models)
+    models, key = ", ".join(settings.models), "YOUR-KEY" if with_keys else "none"
     return f"""\
 Serving {models} on {url}
 
 from openai import OpenAI
-client = OpenAI(base_url="{url}/v1", api_key="none")
+client = OpenAI(base_url="{url}/v1", api_key="{key}")
 print(client.chat.completions.create(model="auto", messages=[{{"role": "user", "content": "Hello!"}}]).choices[0].message.content)
 """

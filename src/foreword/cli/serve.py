@@ -225,12 +225,12 @@ def _along_a_path(
         return _start(str(model.engine), model.model, resident_bytes=resident, **loading)
 
     def inside(serving: Serves, model: ModelSettings, embedder: Embedder | None) -> Starlette:
-        return application(serving, model.model, gate or embedder, watched=False)
+        return application(serving, _base_name(model.model), gate or embedder, watched=False)
 
     _need_packages()
     app, serving = _serve_path.build(settings, start=start, application=inside, prompts=prompts, **options)
     try:
-        _run(app, lambda url: _serve_path.greeting(url, settings), **listening)
+        _run(app, lambda url: _serve_path.greeting(url, settings, with_keys=options["keys"] is not None), **listening)
     finally:
         if serving is not None:
             serving.close()

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import re
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, BinaryIO, Literal, cast
 
@@ -249,7 +249,7 @@ async def _form(request: Request, most: int) -> AsyncIterator[tuple[str, str, Bi
         await form.close()
 
 
-async def _limited(request: Request, most: int) -> AsyncIterator[bytes]:
+async def _limited(request: Request, most: int) -> AsyncGenerator[bytes, None]:
     total, more = 0, True
     while more:
         message = await request.receive()

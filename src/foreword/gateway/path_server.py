@@ -160,7 +160,9 @@ def _target(name: str, settings: PathSettings, inside: Starlette | None, environ
     if model.engine is not None:
         if inside is None:
             raise ConfigError(f"The model `{name}` runs in this process, and none was loaded. Load it, and give `inside`.")
-        return Embedded(name, model, inside, names=inside.state.service.names)
+        names = inside.state.service.names
+        # A model that is a folder is not called by its place on this machine.
+        return Embedded(name, model.model_copy(update={"model": names.base}), inside, names=names)
     key = None
     if model.key_env is not None:
         key = environment.get(model.key_env)

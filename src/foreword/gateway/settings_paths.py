@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-_PLACES = (("store", "ledger"), ("store", "capture"), ("store", "batches"), ("intake_model",), ("router_model",))
+_PLACES: tuple[tuple[str, ...], ...] = (
+    ("store", "ledger"),
+    ("store", "capture"),
+    ("store", "batches"),
+    ("intake_model",),
+    ("router_model",),
+)
 _OF_A_TASK = ("assemble", "passages", "folder")
 _OF_A_MODEL = ("model",)
 
@@ -22,14 +28,15 @@ def rooted(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _changed(fields: Any, place: tuple[str, ...], folder: Path) -> Any:
-    if not isinstance(fields, dict) or place[0] not in fields:
+    first, *rest = place
+    if not isinstance(fields, dict) or first not in fields:
         return fields
-    value = fields[place[0]]
-    if len(place) > 1:
-        return {**fields, place[0]: _changed(value, place[1:], folder)}
+    value = fields[first]
+    if rest:
+        return {**fields, first: _changed(value, tuple(rest), folder)}
     if not isinstance(value, str) or not _is_relative(value, only_explicit=place == _OF_A_MODEL):
         return fields
-    return {**fields, place[0]: str(folder / value)}
+    return {**fields, first: str(folder / value)}
 
 
 def _is_relative(value: str, *, only_explicit: bool) -> bool:
