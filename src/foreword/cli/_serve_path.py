@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,8 @@ def read(config: Path, given: dict[str, str]) -> PathSettings:
     """The file's settings. Raises `ConfigError`, also for options that the file has in their place."""
     from foreword.gateway.path_settings import read_settings
 
+    # Products in the served path are small, and a second thread for them only takes turns with the event loop. Numpy is not loaded yet.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     twice = [option for name, option in given.items() if name in IN_THE_FILE]
     if twice:
         raise ConfigError(f"With --config, models are described in the file; leave out {', '.join(twice)}.")

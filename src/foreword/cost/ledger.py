@@ -154,7 +154,7 @@ class Entry:
 
 def whole_units(amount: Decimal) -> int:
     """An amount in the ledger's unit."""
-    return int((amount / UNIT).to_integral_value(ROUND_HALF_EVEN))
+    return int(amount.scaleb(12).to_integral_value(ROUND_HALF_EVEN))
 
 
 def money(units: int | None) -> Decimal | None:
@@ -181,14 +181,16 @@ class Ledger:
     def record(self, entry: Entry) -> None:
         """Takes one entry on, with its charges and savings; returns before they are on the disk."""
         units = None if (amount := entry.amount) is None else whole_units(amount)
-        self.writer.add(ENTRIES, _row(entry, units))
-        number = 0
-        for line in entry.lines:
-            for row in _charge_rows(line):
-                self.writer.add(CHARGES, {"entry": entry.id, "number": number, **row})
-                number += 1
-        for saving in entry.savings:
-            self.writer.add(SAVINGS, {"entry": entry.id, "lever": saving.lever, "amount": whole_units(saving.amount)})
+        charges = [row for line in entry.lines for row in _charge_rows(line)]
+        savings = [{"entry": entry.id, "lever": saving.lever, "amount": whole_units(saving.amount)} for saving in entry.savings]
+        # Together, so that no kill leaves an entry without its charges.
+        self.writer.add_all(
+            [
+                (ENTRIES, _row(entry, units)),
+                *((CHARGES, {"entry": entry.id, "number": number, **row}) for number, row in enumerate(charges)),
+                *((SAVINGS, row) for row in savings),
+            ]
+        )
 
     def feedback(self, entry: str, *, tenant: str, success: bool, at: datetime) -> None:
         """What somebody says of an answer afterwards; the last word counts, and only the tenant's whose request it was."""

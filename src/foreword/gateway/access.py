@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import re
-import secrets
 import time
 import traceback
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import Any, Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from foreword.gateway import ids
 from foreword.gateway.errors import SERVER, Refusal
 from foreword.gateway.metrics import Metrics
 from foreword.gateway.service import Traffic
@@ -72,7 +72,8 @@ class Access:
             route = self._routes.get(scope.get("endpoint"), UNMATCHED)
             self._service.metrics.ended(route=route, status=answer.status, seconds=seconds)
             method = scope["method"] if scope["method"] in _METHODS else "-"
-            access_log.info("%s %s %d %.1f ms %s", method, route, answer.status, seconds * 1e3, answer.request_id)
+            if access_log.isEnabledFor(logging.INFO):
+                access_log.info("%s %s %d %.1f ms %s", method, route, answer.status, seconds * 1e3, answer.request_id)
 
     async def _answer(self, scope: Scope, receive: Receive, answer: _Answer, *, works: bool) -> None:
         try:
@@ -106,7 +107,7 @@ class _Answer:
 def _request_id(scope: Scope) -> str:
     """The client's own where it is harmless, else a new one."""
     given = next((value for name, value in scope["headers"] if name == HEADER), b"").decode("latin-1")
-    return given if _ID.fullmatch(given) else f"req-{secrets.token_hex(12)}"
+    return given if _ID.fullmatch(given) else f"req-{ids.fresh()}"
 
 
 def _where(error: Exception) -> str:

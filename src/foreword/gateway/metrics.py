@@ -6,6 +6,7 @@ The label `prefix` names the first `MOST_PREFIXES` prefixes that are asked for, 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -27,6 +28,7 @@ class Metrics:
         """Args: engine: None where no model runs in this process."""
         self._registry = CollectorRegistry()
         self._prefixes: set[str] = set()
+        self._by_route: dict[tuple[str, int], Any] = {}
         self._requests = Counter("foreword_requests", "Requests answered.", ["route", "status"], registry=self._registry)
         self._in_flight = Gauge("foreword_requests_in_flight", "Requests under way.", registry=self._registry)
         self._duration = Histogram(
@@ -49,8 +51,12 @@ class Metrics:
     def ended(self, *, route: str, status: int, seconds: float) -> None:
         """A request has ended. `route` is the template, such as `/v1/models/{model}`."""
         self._in_flight.dec()
-        self._requests.labels(route, str(status)).inc()
-        self._duration.labels(route).observe(seconds)
+        kept = self._by_route.get((route, status))
+        if kept is None:
+            # Finding a label's figures takes longer than counting.
+            kept = self._by_route[route, status] = (self._requests.labels(route, str(status)), self._duration.labels(route))
+        kept[0].inc()
+        kept[1].observe(seconds)
 
     def answered(self, *, label: str, prompt_tokens: int, completion_tokens: int, first_token_seconds: float | None) -> None:
         """An answer is complete. `label` names its prefix; empty for none."""

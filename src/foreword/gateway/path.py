@@ -84,7 +84,9 @@ class Path:
 
 
 async def _done(request: str, afterwards: Sequence[Callable[[], Awaitable[None]]]) -> None:
-    for error in await asyncio.gather(*(after() for after in afterwards), return_exceptions=True):
-        if isinstance(error, BaseException):
+    for after in afterwards:
+        try:
+            await after()
+        except Exception as error:
             # The answer stands; what could not be done behind it is the log's business.
             logger.warning("something after request %s failed: %s", request, type(error).__name__)

@@ -33,6 +33,9 @@ _JSON = (b"content-type", b"application/json")
 _EVENTS = ((b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 _CONTROL = dict.fromkeys([*range(32), 127], " ")
 
+UNWATCHED_SECONDS = 0.05
+"""What an answer may take before it is watched whether its client is still there."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -87,18 +90,29 @@ class PathApp:
 
 
 async def _answer(path: Path, passage: Passage, receive: Receive, send: Send) -> None:
-    walking = asyncio.ensure_future(_walked(path, passage, send))
-    watching = asyncio.ensure_future(_gone(receive))
-    try:
-        await asyncio.wait({walking, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if walking.done():
-            await walking
-            return
+    """In this very task; whether the client leaves is looked at only where the answer takes a while, as looking costs time too."""
+    walking, watching = asyncio.current_task(), []
+    assert walking is not None, "a request is answered in a task"
+    left = False
+
+    async def watch() -> None:
+        nonlocal left
+        await _gone(receive)
         # The client has left: what is under way for it is given up, and what it took is billed all the same.
+        left = True
         walking.cancel()
-        await asyncio.gather(walking, return_exceptions=True)
+
+    begin = asyncio.get_running_loop().call_later(UNWATCHED_SECONDS, lambda: watching.append(asyncio.ensure_future(watch())))
+    try:
+        await _walked(path, passage, send)
+    except asyncio.CancelledError:
+        if not left:
+            raise
+        walking.uncancel()
     finally:
-        watching.cancel()
+        begin.cancel()
+        for task in watching:
+            task.cancel()
 
 
 async def _walked(path: Path, passage: Passage, send: Send) -> None:
@@ -133,7 +147,7 @@ async def _stream(path: Path, passage: Passage, events: AsyncIterator[Event], se
     except TargetError as error:
         passage.status = "failed"
         refusal = Refusal(502, f"The answer broke off: {error} Send the request again.", kind=SERVER, code="upstream_failed")
-        await send({"type": "http.response.body", "body": b"data: %b\n\n" % refusal.body, "more_body": True})
+        last = b"data: %b\n\n" % refusal.body
         await path.bill(passage)
     except BaseException:
         # The client has left, or cannot be written to: the model is told, before what it said is billed.
@@ -142,9 +156,8 @@ async def _stream(path: Path, passage: Passage, events: AsyncIterator[Event], se
     else:
         await path.finish(passage)
         # A comment, which clients leave out: what the answer cost is known only now.
-        cost = f": foreword-cost {passage.told.get('foreword-cost', '')}\n\n".encode()
-        await send({"type": "http.response.body", "body": cost + DONE, "more_body": True})
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+        last = f": foreword-cost {passage.told.get('foreword-cost', '')}\n\n".encode() + DONE
+    await send({"type": "http.response.body", "body": last, "more_body": False})
 
 
 async def _send_whole(send: Send, passage: Passage, reply: Reply) -> None:

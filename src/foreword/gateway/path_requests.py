@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import UNSET
 
+from foreword.gateway import ids
 from foreword.gateway.errors import Refusal
 from foreword.gateway.passage import Passage
 from foreword.gateway.path_settings import AUTO
@@ -74,7 +74,7 @@ def passage_of(
         start: of its id.
     """
     return Passage(
-        id=f"{start}-{secrets.token_hex(12)}",
+        id=f"{start}-{ids.fresh()}",
         at=datetime.now(UTC),
         began=time.perf_counter() if began is None else began,
         tenant=tenant,

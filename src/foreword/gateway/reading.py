@@ -43,7 +43,7 @@ async def read_bytes(receive: Receive, declared: str, most_bytes: int) -> bytes:
         raise _too_large(most_bytes)
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            return await _bytes(receive, most_bytes)
+            return await _bytes(receive, most_bytes, int(declared[:20]) if declared.isdecimal() else -1)
     except TimeoutError:
         raise Refusal(408, f"The body did not arrive within {BODY_SECONDS:.0f} seconds. Send it again.", code="timeout") from None
 
@@ -60,7 +60,8 @@ def decode(decoder: msgspec.json.Decoder[Body], raw: bytes) -> Body:
         raise Refusal(400, f"The body is not JSON in UTF-8: {error}. Mend it and send it again.", code="invalid_json") from None
 
 
-async def _bytes(receive: Receive, most: int) -> bytes:
+async def _bytes(receive: Receive, most: int, whole: int) -> bytes:
+    """Args: whole: the length that the client says, after which nothing comes; below 0 where it says none."""
     pieces, total, more = [], 0, True
     while more:
         message = await receive()
@@ -71,7 +72,8 @@ async def _bytes(receive: Receive, most: int) -> bytes:
         if total > most:
             raise _too_large(most)
         pieces.append(piece)
-        more = message.get("more_body", False)
+        # Some servers say only with a further, empty piece that the last one was the last.
+        more = message.get("more_body", False) and total != whole
     return b"".join(pieces)
 
 

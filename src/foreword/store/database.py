@@ -111,7 +111,8 @@ class Writer:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._waiting: queue.Queue[Any] = queue.Queue(MOST_WAITING)
+        self._waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._hurry = threading.Event()
         self.written = self.lost = 0
         self._thread = threading.Thread(target=self._work, name="foreword-writer", daemon=True)
         self._thread.start()
@@ -123,18 +124,26 @@ class Writer:
 
     def add(self, table: Table, row: Mapping[str, Any]) -> None:
         """Takes a row on; waits only while far too many do."""
-        self._waiting.put((table, row))
+        self.add_all([(table, row)])
+
+    def add_all(self, rows: list[tuple[Table, Mapping[str, Any]]]) -> None:
+        """Takes rows on that belong together, for one transaction; waits only while far too many do."""
+        while self._waiting.qsize() > MOST_WAITING:
+            time.sleep(BATCH_SECONDS)
+        self._waiting.put(rows)
 
     def flush(self, seconds: float = 30.0) -> None:
         """Returns once everything that was added before is committed or lost. Raises `StoreError` where that takes too long."""
         done = threading.Event()
         self._waiting.put(done)
+        self._hurry.set()
         if not done.wait(seconds):
             raise StoreError(f"The database has not taken its rows within {seconds:g} seconds. Look at its log and at the disk.")
 
     def close(self) -> None:
         """Writes what waits, and ends the thread."""
         self._waiting.put(_STOP)
+        self._hurry.set()
         self._thread.join()
 
     def _work(self) -> None:
@@ -142,7 +151,7 @@ class Writer:
         while open_for_more:
             batch = self._batch()
             open_for_more = _STOP not in batch
-            rows = [item for item in batch if isinstance(item, tuple)]
+            rows = [row for item in batch if isinstance(item, list) for row in item]
             if rows:
                 self._write(rows)
             for item in batch:
@@ -152,10 +161,13 @@ class Writer:
     def _batch(self) -> list[Any]:
         """What waits, and what comes within a moment after the first; a flush or the end is not kept waiting."""
         batch = [self._waiting.get()]
-        until = time.monotonic() + BATCH_SECONDS
-        while len(batch) < BATCH_ROWS and isinstance(batch[-1], tuple):
+        # Asleep, and not waiting for each row: every wake-up takes the interpreter away from the event loop.
+        if isinstance(batch[0], list):
+            self._hurry.wait(BATCH_SECONDS)
+        self._hurry.clear()
+        while len(batch) < BATCH_ROWS and isinstance(batch[-1], list):
             try:
-                batch.append(self._waiting.get(timeout=max(0.0, until - time.monotonic())))
+                batch.append(self._waiting.get_nowait())
             except queue.Empty:
                 break
         return batch

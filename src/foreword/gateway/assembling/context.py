@@ -20,6 +20,7 @@ from foreword.gateway.assembling.tools import Tools
 from foreword.gateway.assembling.turns import Conversation, Turn, instructions, preceded
 from foreword.gateway.budgets import FEWER, SHORTER
 from foreword.gateway.errors import Refusal
+from foreword.gateway.estimate import TOKENS_PER_TURN
 from foreword.gateway.passage import Passage
 from foreword.gateway.path_settings import AssembleSettings
 from foreword.gateway.path_wire import PathRequest
@@ -81,6 +82,8 @@ class Assembling:
             Refusal: what must go in is more than the budget.
         """
         request = passage.request
+        if _fits(request, plan, prompted):
+            return request
         talk = Conversation.of(request.messages[prompted:])
         context = Context(first=tuple(request.messages[:prompted]), talk=talk, tools=list(request.tools or ()), kept=set())
         self._choose_tools(context, passage, plan)
@@ -208,3 +211,19 @@ def _passage_tokens(chunks: Sequence[Chunk]) -> int:
 
 def _halved(count: int) -> int:
     return max(1, count // 2)
+
+
+def _fits(request: PathRequest, plan: AssembleSettings, prompted: int) -> bool:
+    """Whether it is plain that nothing has to be chosen or left out: few messages, of text alone, without tools and passages."""
+    messages = request.messages
+    if request.tools or plan.passages is not None or len(messages) - prompted > (plan.history_turns or len(messages)):
+        return False
+    if plan.tokens is None:
+        return True
+    size = 0
+    for message in messages:
+        if type(message.content) is not str or message.tool_calls:
+            return False
+        # At most four bytes of UTF-8 a character, and as many a token.
+        size += len(message.content) + TOKENS_PER_TURN
+    return size <= plan.tokens

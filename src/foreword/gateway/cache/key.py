@@ -15,10 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import msgspec
+
 TRAVEL = frozenset({"stream", "stream_options", "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"})
 """Fields that no answer depends on."""
 _DEFAULTS: dict[str, Any] = {"n": 1, "top_p": 1, "logprobs": False, "top_logprobs": 0, "presence_penalty": 0, "frequency_penalty": 0}
 """Saying these is saying nothing."""
+_SORTED = msgspec.json.Encoder(order="sorted")
 
 TemperatureRule = Literal["zero", "unset", "any"]
 
@@ -123,5 +126,9 @@ def _says_something(name: str, value: Any) -> bool:
 
 
 def _digest(value: Any) -> str:
-    # Escaped to ASCII, so that a half of a character, which JSON can carry, has a digest too.
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    try:
+        written = _SORTED.encode(value)
+    except UnicodeEncodeError:
+        # Escaped to ASCII, so that a half of a character, which JSON can carry, has a digest too.
+        written = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    return hashlib.sha256(written).hexdigest()

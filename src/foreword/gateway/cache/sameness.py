@@ -16,13 +16,21 @@ SHORT = 8
 NEAR = 0.9
 """Cosine from which longer ones are the same."""
 MOST_CHARACTERS = 4_000
+COMMON = 0.2
+"""Share of all their words that two answers have in common at least, which is cheap to see, and less than any two near ones have."""
 
 
 def same_answer(one: str, other: str, embedder: Embedder) -> bool:
     """Whether two answers say the same."""
     if vote_key(one) == vote_key(other):
         return True
-    if min(len(one.split()), len(other.split())) <= SHORT or differences(wording(one), wording(other)):
+    words, others = one.lower().split(), other.lower().split()
+    if min(len(words), len(others)) <= SHORT or _in_common(words, others) < COMMON or differences(wording(one), wording(other)):
         return False
     left_D, right_D = embedder.embed([one[:MOST_CHARACTERS], other[:MOST_CHARACTERS]])
     return float(left_D @ right_D) >= NEAR
+
+
+def _in_common(words: list[str], others: list[str]) -> float:
+    mine, theirs = set(words), set(others)
+    return len(mine & theirs) / len(mine | theirs)

@@ -20,12 +20,12 @@ from foreword.errors import ConfigError
 from foreword.gateway.cache.bound import BoundSettings, Candidate, Decision, ErrorBound, FixedThreshold, Policy
 from foreword.gateway.cache.evidence import Weights, evidence
 from foreword.gateway.cache.key import Key
-from foreword.gateway.cache.wording import wording
+from foreword.gateway.cache.wording import Wording, wording
 
 if TYPE_CHECKING:
     from foreword.retrieval.embedder import Embedder
 
-SEARCHED_THROUGH = 512
+SEARCHED_THROUGH = 4096
 """Entries up to which a partition is compared with one by one."""
 MOST_CHARACTERS = 2_000
 """A longer question is looked up exactly only: a mean over so many words says little."""
@@ -40,6 +40,7 @@ class Entry:
     partition: str
     exact: str
     question: str
+    words: Wording
 
     def __repr__(self) -> str:
         """Without the question."""
@@ -115,7 +116,11 @@ class _Partition:
             found = self._graph.search(vector_D, count, threads=1)
             return [(int(number), 1 - float(distance)) for number, distance in zip(found.keys, found.distances, strict=True)]
         similarities_N = self._vectors_ND[: len(self._numbers)] @ vector_D
-        return [(self._numbers[place], float(similarities_N[place])) for place in np.argsort(-similarities_N)[:count]]
+        places = np.arange(len(similarities_N))
+        if len(places) > count:
+            places = np.argpartition(similarities_N, -count)[-count:]
+        places = places[np.argsort(-similarities_N[places])]
+        return [(self._numbers[place], float(similarities_N[place])) for place in places]
 
 
 class SemanticCache:
@@ -175,8 +180,7 @@ class SemanticCache:
         near = self._near(key, vector_D, among)
         asked, weights = wording(key.question), self._weights.setdefault(key.tenant, Weights())
         candidates = tuple(
-            Candidate(entry=entry.number, evidence=evidence(similarity, asked, wording(entry.question), weights))
-            for entry, similarity in near
+            Candidate(entry=entry.number, evidence=evidence(similarity, asked, entry.words, weights)) for entry, similarity in near
         )
         decision = policy.choose(candidates)
         if decision.candidate is None:
@@ -214,12 +218,19 @@ class SemanticCache:
             return
         while len(self._entries) >= self._most_entries:
             self._remove(next(iter(self._entries)))
-        entry = Entry(number=self._next, tenant=key.tenant, partition=key.partition, exact=key.exact, question=key.question)
+        entry = Entry(
+            number=self._next,
+            tenant=key.tenant,
+            partition=key.partition,
+            exact=key.exact,
+            question=key.question,
+            words=wording(key.question),
+        )
         self._next += 1
         self._partitions.setdefault(key.partition, _Partition(self._embedder.dimensions)).add(entry.number, look_up.vector_D)
         self._entries[entry.number] = entry
         self._by_exact[entry.exact] = entry.number
-        self._weights.setdefault(key.tenant, Weights()).add(wording(key.question).stems)
+        self._weights.setdefault(key.tenant, Weights()).add(entry.words.stems)
 
     def forget(self, exact: str) -> None:
         """Drops a question whose answer the store has no more."""
@@ -279,7 +290,7 @@ class SemanticCache:
         partition.remove(number)
         if not len(partition):
             del self._partitions[entry.partition]
-        self._weights[entry.tenant].remove(wording(entry.question).stems)
+        self._weights[entry.tenant].remove(entry.words.stems)
         self.policy(entry.tenant).forget(number)
 
 
