@@ -175,7 +175,8 @@ def test_an_agent_is_served(home: Path, tmp_path: Path):
             assert task["status"]["state"] == "completed" and "42" in task["artifacts"][0]["parts"][0]["text"]
         finally:
             process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        told = process.communicate(timeout=30)[1]
+        assert process.returncode == 0, told
 
 
 def test_keys_are_asked_for_once(run: Any, tmp_path: Path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -346,3 +348,7 @@ def serve(
     asyncio.run(
         serve_agent(settings, folder_of(agent_file), keys, host=host, port=port, public_url=public_url, at_once=at_once, queue=queue)
     )
+    # Everything is closed by now. A thread that outlasts the server by a moment can abort an interpreter that is being taken down.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
