@@ -34,14 +34,20 @@ def table(found: dict[str, Any]) -> str:
 
 
 def _gateway(found: dict[str, Any]) -> Iterator[Figure]:
+    if not found:
+        return
     command = "python -m benchmarks.gateway"
-    if found.get("bare_cpu_ratio") is not None:
-        yield "processor time of a request through all stages over a bare pass-through's", f"{found['bare_cpu_ratio']:.1f}×", command
+    shown = f"{found['bare_cpu_ratio']:.1f}×; without the cache {found['uncached_bare_cpu_ratio']:.1f}×"
+    yield "processor time of a request through all stages over a bare pass-through's, cache missed", shown, command
     if found.get("litellm_cpu_ratio") is not None:
-        shown = f"{found['litellm_cpu_ratio']:.0f}× less; paced streams {found['sse_cpu_ratio']:.0f}× less"
-        yield "the same against the LiteLLM proxy", shown, command
-    if found.get("added_p50_ms") is not None:
-        yield "what the path adds to a request, median", f"{found['added_p50_ms']:.2f} ms", command
+        shown = (
+            f"{found['litellm_cpu_ratio']:.1f}× less, without the cache {found['uncached_litellm_cpu_ratio']:.1f}×; "
+            f"paced streams {found['sse_cpu_ratio']:.1f}×, {found['uncached_sse_cpu_ratio']:.1f}×"
+        )
+        yield f"the same against the LiteLLM proxy {found['versions']['litellm']}", shown, command
+    shown = f"{found['added_p50_ms']:.2f} ms; first piece of a stream {found['sse_ttft_over_direct_ms']:.1f} ms after a direct one's"
+    yield "what the path adds to a request, median", shown, command
+    yield "memory of the path", f"{found['memory_mb']:.0f} MB; {found['memory_growth']:+.2%} over the run", command
 
 
 def _semantic_cache(found: dict[str, Any]) -> Iterator[Figure]:
