@@ -73,6 +73,18 @@ bench: install  ## the benchmarks, each beside its peer (long)
 	$(BIN)/python -m benchmarks.composing
 	$(BIN)/python -m benchmarks.dictionary
 	$(BIN)/python -m benchmarks.gate
+	$(BIN)/python -m benchmarks.strategies
+	$(BIN)/python -m benchmarks.self_consistency
+	$(BIN)/python -m benchmarks.game24
+	$(BIN)/python -m benchmarks.prompt_fit
+	$(BIN)/python -m benchmarks.optimise
+	$(BIN)/python -m benchmarks.tool_use
+	$(BIN)/python -m benchmarks.compare_strategies
+	$(BIN)/python -m benchmarks.intake
+	$(BIN)/python -m benchmarks.semantic_cache
+	$(BIN)/python -m benchmarks.routing
+	$(BIN)/python -m benchmarks.gateway
+	$(BIN)/python -m benchmarks.path
 
 bench-vllm: install $(VLLM_VENV)/.installed  ## what prefixes cost on vLLM
 	$(BIN)/python -m benchmarks.serving_vllm --vllm $(VLLM_VENV)/bin/vllm
