@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from foreword.cost.ledger import CHARGES, ENTRIES, METADATA, UNIT, Entry, Ledger, Line, Saving, money, total, week_of, whole_units
 from foreword.cost.rates import Charge
-from foreword.cost.report import cost_report, stage_report
+from foreword.cost.report import cost_report, stage_rows
 from foreword.errors import ConfigError
 from foreword.store.database import open_database
 
@@ -154,10 +154,10 @@ def test_the_stages_add_up_to_the_whole(ledger):
     ledger.record(entry("a", line(charge()), line(charge("5"), stage="check", model="judge")))
     ledger.record(entry("b", line(charge("9", "0.123456789012"))))
     ledger.flush()
-    stages = stage_report(ledger.database)
-    assert [(stage, model) for stage, model, _, _ in stages] == [("check", "judge"), ("infer", "small")]
+    stages = stage_rows(ledger.database)
+    assert [(row.stage, row.model) for row in stages] == [("check", "judge"), ("infer", "small")]
     (row,) = cost_report(ledger.database)
-    assert sum((amount for _, _, amount, _ in stages if amount is not None), Decimal(0)) == row.cost
+    assert sum((stage.cost for stage in stages if stage.cost is not None), Decimal(0)) == row.cost
 
 
 def test_an_unknown_dimension_is_refused(ledger):

@@ -22,7 +22,7 @@ import openai
 import pytest
 
 from echo_inside import NAME, SETTINGS, echo_inside
-from foreword.cost.report import cost_report, stage_report
+from foreword.cost.report import cost_report, stage_rows
 from foreword.errors import ConfigError
 from foreword.gateway.path_server import batches_place, build_path, default_ledger
 from foreword.gateway.path_settings import build_settings
@@ -247,8 +247,8 @@ def test_of_many_mixed_requests_every_digit_adds_up(fake: FakeUpstream, models: 
         for entry in entries:
             assert entry["amount"] == sum((charge["amount"] for charge in entry["charges"]), Decimal(0))
         total = sum((entry["amount"] for entry in entries), Decimal(0))
-        stages = stage_report(path.database)
-        assert sum((amount or Decimal(0) for _, _, amount, _ in stages), Decimal(0)) == total
+        stages = stage_rows(path.database)
+        assert sum((stage.cost or Decimal(0) for stage in stages), Decimal(0)) == total
         for by in (("status",), ("model", "user"), ()):
             assert sum((row.cost or Decimal(0) for row in cost_report(path.database, by)), Decimal(0)) == total
         # A streamed answer and one that was sent whole cost the same to the last digit.

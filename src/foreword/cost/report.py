@@ -108,23 +108,6 @@ def cost_report(
     return tuple(sorted(rows, key=lambda row: (-(row.cost or Decimal(0)), row.group)))
 
 
-def stage_report(
-    database: Database, *, since: datetime | None = None, until: datetime | None = None, tenant: str | None = None
-) -> tuple[tuple[str, str, Decimal | None, int], ...]:
-    """What each stage cost with each model: stage, model, money, and charges without a price. The money adds up to the entries' own."""
-    columns = (CHARGES.c.stage, CHARGES.c.model)
-    query = (
-        select(*columns, func.sum(CHARGES.c.amount).label("units"), (func.count() - func.count(CHARGES.c.amount)).label("unpriced"))
-        .join(ENTRIES, ENTRIES.c.id == CHARGES.c.entry)
-        .where(*_where(since, until, tenant))
-        .group_by(*columns)
-        .order_by(*columns)
-    )
-    with database.reading() as connection:
-        rows = connection.execute(query).all()
-    return tuple((row.stage, row.model, money(None if row.units is None else int(row.units)), row.unpriced) for row in rows)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageRow:
     """What one stage cost with one model.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from foreword.cost.ledger import CacheUse, Line, Saving, Status
@@ -179,7 +178,6 @@ class Passage:
         events: the answer in pieces, where the client wants a stream and nothing has to be checked before it is sent.
         success, score: what `check` found.
         lines: what was paid for.
-        baseline: what the request would have cost without any lever, where that is known.
         told: headers of the answer, all of them starting with `foreword-` or `x-ratelimit-`.
         afterwards: awaited once the answer is complete, streamed ones included: the cache's admission, for instance.
         question_vector: of the last user turn, with the text that it is of; `question.question_vector` computes it once for all stages.
@@ -221,7 +219,6 @@ class Passage:
     degraded: list[str] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
     savings: list[Saving] = field(default_factory=list)
-    baseline: Decimal | None = None
     first_token: float | None = None
     told: dict[str, str] = field(default_factory=dict)
     afterwards: list[Callable[[], Awaitable[None]]] = field(default_factory=list)

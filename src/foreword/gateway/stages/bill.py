@@ -6,12 +6,13 @@ model, and makes the request unpriced: it is never counted as free.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping
 from decimal import Decimal
 
-from foreword.cost.ledger import Entry, Ledger, Line, Saving, total
+from foreword.cost.ledger import Entry, Line, Saving, total
 from foreword.cost.rates import Consumed, PriceTable
 from foreword.gateway.passage import Attempt, Passage, Target, Versioned
 from foreword.gateway.path_settings import AUTO, PathSettings
@@ -43,7 +44,7 @@ def make(parts: Parts) -> Stage:
         if parts.ledger is not None:
             parts.ledger.record(entry_of(passage))
             if parts.settings.store.durable:
-                await _flushed(parts.ledger)
+                await asyncio.to_thread(parts.ledger.flush)
         return Next.ON
 
     return bill
@@ -56,18 +57,13 @@ class Bills:
         self._settings, self._prices = settings, prices
 
     def price(self, passage: Passage) -> None:
-        """Adds a line for every attempt, and what the chosen tier spared against the dearest one."""
+        """Adds a line for every attempt, and what the cache or the chosen tier spared."""
         lines = [line for attempt in passage.attempts if (line := self.line(attempt, passage)) is not None]
         passage.lines.extend(lines)
         self._spare_by_route(passage, lines)
-        passage.attempts.clear()
         if passage.spared is not None:
-            passage.baseline = self.cost(*passage.spared, passage)
-        paid = total(passage.lines)
-        spared = passage.baseline is not None and paid is not None and passage.baseline - paid
-        if spared and spared > 0:
-            lever = "cache" if passage.cache in ("exact", "semantic", "stale") else "route"
-            passage.savings.append(Saving(lever=lever, amount=spared))
+            self._spare_by_cache(passage, *passage.spared)
+        passage.attempts.clear()
 
     def dearest(self, passage: Passage) -> Decimal | None:
         """What the tokens of a routed answer would have cost at the task type's last tier.
@@ -79,10 +75,16 @@ class Bills:
             return None
         return self.cost(passage.task.tiers[-1], took[-1], passage)
 
+    def _spare_by_cache(self, passage: Passage, model: str, consumed: Consumed) -> None:
+        """What the answer would have cost anew, less what was paid all the same, such as a judge."""
+        anew, paid = self.cost(model, consumed, passage), total(passage.lines)
+        if anew is not None and paid is not None and anew > paid:
+            passage.savings.append(Saving(lever="cache", amount=anew - paid))
+
     def _spare_by_route(self, passage: Passage, lines: list[Line]) -> None:
         """What beginning below the dearest tier spared; less than nothing where a cheaper tier was paid for in vain."""
         as_dear = len(lines) == 1 and lines[0].model == passage.task.tiers[-1]
-        if as_dear or passage.baseline is not None or (dearest := self.dearest(passage)) is None:
+        if as_dear or (dearest := self.dearest(passage)) is None:
             return
         paid = total([line for line in lines if line.stage == "infer"])
         if paid is not None and paid != dearest:
@@ -151,12 +153,6 @@ def _alert(passage: Passage, alerted: set[str]) -> None:
         if line.charges is None and line.model not in alerted:
             alerted.add(line.model)
             logger.warning("model %s is unpriced: give it a `price`, or a `provider` whose list has it", line.model)
-
-
-async def _flushed(ledger: Ledger) -> None:
-    import asyncio
-
-    await asyncio.to_thread(ledger.flush)
 
 
 def _counts(consumed: Consumed) -> tuple[tuple[str, float], ...]:
