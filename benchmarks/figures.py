@@ -33,6 +33,11 @@ def path_table() -> str:
     return figures_path.table(_read("path"))
 
 
+def intake_table() -> str:
+    """How many requests get their task type, as Markdown."""
+    return figures_path.intake_table(_read("intake"))
+
+
 class _Results(dict[str, dict[str, Any]]):
     """Every benchmark's results, by its name; none where it was not measured."""
 

@@ -7,6 +7,11 @@ from typing import Any
 
 from benchmarks.figures_asking import Figure
 
+DATA = {
+    "clinc150": "CLINC150, 150 intents",
+    "by_domain": "CLINC150, 10 domains of 15 intents",
+    "banking77": "BANKING77, 77 intents of one domain",
+}
 WAYS = {"prefix": "the prefix alone", "prompt": "the long prompt alone", "path": "the path"}
 
 
@@ -30,6 +35,19 @@ def table(found: dict[str, Any]) -> str:
         hits = "" if row["cache_hit_rate"] is None else f"{row['cache_hit_rate']:.0%}"
         money = (f"{float(row[name]) * 1e6:.1f} µ$" for name in ("cost_per_success", "cost_per_attempt"))
         lines.append(f"| {name} | {row['success_rate']:.0%} | {' | '.join(money)} | {hits} |")
+    return "\n".join(lines)
+
+
+def intake_table(found: dict[str, Any]) -> str:
+    """How many requests get their task type, by lines of each type, as Markdown."""
+    lines = [
+        "| data | lines of each type | get their type | without a threshold | strange questions that get none |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for data, name in DATA.items():
+        for count, row in found.get(data, {}).items():
+            shares = [f"{row[key]['mean']:.0%}" if key in row else "" for key in ("accuracy", "nearest", "rejected")]
+            lines.append(f"| {name} | {count} | {' | '.join(shares)} |")
     return "\n".join(lines)
 
 

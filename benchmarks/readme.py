@@ -52,6 +52,7 @@ def _filled(text: str) -> str:
     text = _between(text, "table:figures", "table", figures.table())
     text = _between(text, "table:dictionary", "table", figures.dictionary_table())
     text = _between(text, "table:path", "table", figures.path_table())
+    text = _between(text, "table:intake", "table", figures.intake_table())
     if PICTURE.is_file():
         picture = "![Quality against the positions that every request attends to.](docs/images/comparison.svg)"
         text = _between(text, "picture:comparison", "picture", picture)
